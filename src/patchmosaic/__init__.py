@@ -1,0 +1,42 @@
+"""Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
+
+from patchmosaic import presets
+from patchmosaic.data import Dataset, load_dataset
+from patchmosaic.denoiser import Denoiser, FunctionDenoiser
+from patchmosaic.errors import InputError
+from patchmosaic.locality import LocalitySchedule
+from patchmosaic.machine import ScoreMachine
+from patchmosaic.sampling import Sample, Step, draw_noise, generators, reverse_flow, sample
+from patchmosaic.schedule import (
+    ArraySchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    NicholCosineSchedule,
+    Schedule,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArraySchedule",
+    "CosineSchedule",
+    "Dataset",
+    "Denoiser",
+    "ExponentialSchedule",
+    "FunctionDenoiser",
+    "InputError",
+    "LinearSchedule",
+    "LocalitySchedule",
+    "NicholCosineSchedule",
+    "Sample",
+    "Schedule",
+    "ScoreMachine",
+    "Step",
+    "draw_noise",
+    "generators",
+    "load_dataset",
+    "presets",
+    "reverse_flow",
+    "sample",
+]

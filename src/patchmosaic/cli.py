@@ -1,0 +1,243 @@
+"""The command line: thin commands over the library."""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from patchmosaic.errors import InputError
+
+_DESCRIPTION = """\
+Closed-form score machines: what a convolutional diffusion model will draw, with no training, and from which
+training patches. Implements Kamb & Ganguli, "An analytic theory of creativity in convolutional diffusion
+models" (ICML 2025, arXiv 2412.20292)."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic generate
+      eight pictures from scikit-learn's handwritten digits, in a few seconds
+  patchmosaic generate --machine is
+      the ideal machine on the same noise: every picture is a copy of a training image
+  patchmosaic generate --data mnist-train.parquet --size 32 --scales mnist-resnet --limit 2000
+      what a ResNet trained on MNIST draws, from 2,000 images
+  patchmosaic generate --data photos/ --size 32 --labels 0,1,2 --trajectory --out runs/photos
+      a folder with a subfolder per class: one class after the other, every step kept
+
+Ctrl-C keeps what is done; the same command with --resume finishes it, to the same bytes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes take one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    from patchmosaic import __version__
+
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"patchmosaic {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
+    _add_generate(commands)
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    from patchmosaic.presets import MACHINES, PUBLISHED_SCALES
+    from patchmosaic.sampling import SOLVERS
+    from patchmosaic.schedule import SCHEDULES
+    from patchmosaic.symmetry import POINT_GROUPS
+
+    command = commands.add_parser(
+        "generate",
+        help="draw pictures from noise, each beside its nearest training image",
+        description="Draw pictures from noise with a score machine. The output folder holds grid.png (each sample "
+        "beside its nearest training image), samples.safetensors, metrics.json, and run.json with the settings, "
+        "the data's fingerprint and the versions.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data = command.add_argument_group("training images")
+    data.add_argument(
+        "--data",
+        default="digits",
+        metavar="SOURCE",
+        help="digits (default), two-tone, a .parquet/.npz/.npy/IDX file, a folder of images, or hub:NAME",
+    )
+    data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
+    data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
+    data.add_argument(
+        "--classes", type=_names, metavar="A,B", help="use only these classes, by name or number"
+    )
+    data.add_argument(
+        "--limit", type=int, metavar="N", help="use the first N images, or a random N with --subset-seed"
+    )
+    data.add_argument("--subset-seed", type=int, metavar="SEED", help="draw the subset of --limit at random")
+    data.add_argument("--split", default="train", help="split of a hub:NAME data set (default: train)")
+
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--machine", default="bbels", metavar="NAME", help=f"one of {', '.join(MACHINES)} (default: bbels)"
+    )
+    machine.add_argument("--window", type=int, metavar="P", help="what a pixel sees: P x P, odd")
+    machine.add_argument(
+        "--scales",
+        metavar="NAME",
+        help="a window for each noise level: a JSON file, or "
+        f"{', '.join(PUBLISHED_SCALES)} (default: from 3 to half the image, 7 at least)",
+    )
+    machine.add_argument(
+        "--padding", metavar="KIND", help="what ls sees outside the image: zeros or circular"
+    )
+    machine.add_argument(
+        "--keys",
+        default="all",
+        metavar="WHICH",
+        help="training positions used by els: all, or inside (the authors' variant)",
+    )
+    machine.add_argument(
+        "--group",
+        default="identity",
+        metavar="NAME",
+        help=f"acts on the training images: {', '.join(POINT_GROUPS)}",
+    )
+
+    flow = command.add_argument_group("reverse flow")
+    flow.add_argument("--count", type=int, default=8, metavar="N", help="how many pictures (default: 8)")
+    flow.add_argument("--seed", type=int, default=0, metavar="S", help="seeds S, S+1, ... (default: 0)")
+    flow.add_argument(
+        "--seeds", type=_integers, metavar="A,B", help="these seeds, instead of --count and --seed"
+    )
+    flow.add_argument(
+        "--labels", type=_integers, metavar="A,B", help="classes to draw, in turn; none: unconditional"
+    )
+    flow.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="grid points from t = 1 to t = 0 (default: 20)"
+    )
+    flow.add_argument(
+        "--schedule",
+        default="cosine",
+        metavar="NAME",
+        help=f"{', '.join(SCHEDULES)} (default: cosine, the paper's)",
+    )
+    flow.add_argument(
+        "--solver", default="ddim", metavar="NAME", help=f"{', '.join(SOLVERS)} (default: ddim)"
+    )
+    flow.add_argument(
+        "--start",
+        default="aligned",
+        metavar="WHERE",
+        help="aligned (default), or authors: one grid point late, published scales one index off",
+    )
+    flow.add_argument("--trajectory", action="store_true", help="keep every noisy state and clean prediction")
+
+    work = command.add_argument_group("work and output")
+    work.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: runs/ and a name made from the settings"
+    )
+    work.add_argument("--resume", action="store_true", help="finish an interrupted run")
+    work.add_argument("--overwrite", action="store_true", help="replace a run with other settings")
+    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
+    work.add_argument(
+        "--engine", default="auto", metavar="NAME", help="how the sum is carried out (default: auto)"
+    )
+    work.add_argument(
+        "--memory",
+        type=_bytes,
+        default=1 << 29,
+        metavar="SIZE",
+        help="working memory beside the images, such as 2GiB (default: 512MiB)",
+    )
+    work.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="pictures at a time (default: 8); changes no result"
+    )
+    command.set_defaults(run=_generate)
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict, fields
+
+    from patchmosaic.generate import Config, Run, generate
+
+    if args.batch < 1 or args.count < 1:
+        raise InputError("--batch and --count must be at least 1")
+    args.seeds = args.seeds or tuple(range(args.seed, args.seed + args.count))
+    config = Config(**{field.name: getattr(args, field.name) for field in fields(Config)})
+    _check_device(args.device)
+    data = config.load()
+    machine = config.build(data, args.engine, args.memory, args.device)
+    run = Run(args.out or Path("runs") / _run_name(asdict(config), data.name), config, data)
+    if run.open(args.resume, args.overwrite):
+        print(f"already complete: {run.folder / 'grid.png'}")
+        return
+    print(f"{config.machine} over {len(data):,} images of {data.name}, {run.describe_locality()}")
+    started = time.monotonic()
+    generate(run, machine, args.batch)
+    print(f"{len(config.seeds)} pictures in {time.monotonic() - started:.1f} s: {run.folder / 'grid.png'}")
+
+
+def _run_name(config: dict[str, Any], data_name: str) -> str:
+    import hashlib
+    import json
+
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{data_name}-{config['machine']}-{digest}"
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device {device!r} is not available here; use --device cpu") from None
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers such as 0,1,2") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 2GiB")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 for unusable input, 2 for a wrong call, 130 for Ctrl-C."""
+    args = build_parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except InputError as error:
+        print(f"patchmosaic: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("patchmosaic: out of memory; use a smaller --memory, --batch or --limit", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\npatchmosaic: stopped; the same command with --resume goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The one protocol that score machines and trained networks obey."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic.errors import InputError
+
+AlphaBar: TypeAlias = float | Tensor
+
+
+class Denoiser(ABC):
+    """Anything that estimates the clean image from a noisy one."""
+
+    @abstractmethod
+    def denoise(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The estimate D of the clean images in [-1, 1].
+
+        Args:
+            x: noisy images, sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * unit noise.
+            alpha_bar: signal share in [0, 1), one for all or one per image, shape (b,).
+            labels: one class per image, or None for no condition.
+        """
+
+    @final
+    def score(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The score (sqrt(alpha_bar) D - x) / (1 - alpha_bar), of the same shape as ``x``."""
+        signal, noise = signal_and_noise(alpha_bar, x)
+        return (signal * self.denoise(x, alpha_bar, labels) - x) / noise**2
+
+    @final
+    def epsilon(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The unit noise (x - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar), of the same shape as ``x``."""
+        signal, noise = signal_and_noise(alpha_bar, x)
+        return (x - signal * self.denoise(x, alpha_bar, labels)) / noise
+
+
+def per_sample(alpha_bar: AlphaBar, batch: int) -> list[float]:
+    """One checked alpha_bar per image, in float64."""
+    values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten()
+    if len(values) not in (1, batch):
+        raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
+    if not bool(((values >= 0) & (values < 1)).all()):
+        raise InputError("alpha_bar must lie in [0, 1): at alpha_bar = 1 the image is already clean")
+    return values.expand(batch).tolist()
+
+
+def signal_and_noise(alpha_bar: AlphaBar, x: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
+    """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) of shape (b, 1, 1, 1), computed in float64, in the dtype of x."""
+    values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64).view(-1, 1, 1, 1)
+    return values.sqrt().to(x), (1 - values).sqrt().to(x)
+
+
+def _from_epsilon(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    return (x - noise * output) / signal
+
+
+def _from_x0(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    return output
+
+
+def _from_v(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    return signal * x - noise * output
+
+
+def _from_score(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    return (x + noise**2 * output) / signal
+
+
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "epsilon": _from_epsilon,
+    "x0": _from_x0,
+    "v": _from_v,
+    "score": _from_score,
+}
+
+
+class FunctionDenoiser(Denoiser):
+    """A denoiser from any function, such as a trained network.
+
+    Args:
+        function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,) in float64.
+        predicts: what it returns: "epsilon", "x0", "v" (= sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0,
+            Salimans & Ho 2022) or "score".
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor, Tensor | None], Tensor], predicts: str = "epsilon"
+    ):
+        if predicts not in PREDICTIONS:
+            raise InputError(f"predicts must be one of {', '.join(PREDICTIONS)}, not {predicts!r}")
+        self.function, self.predicts = function, predicts
+
+    @torch.no_grad()
+    def denoise(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """See :meth:`Denoiser.denoise`; InputError when the function returns another shape or NaN."""
+        values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
+        output = self.function(x, values, labels)
+        if output.shape != x.shape:
+            raise InputError(f"the network returned shape {tuple(output.shape)} for input {tuple(x.shape)}")
+        if not math.isfinite(float(output.sum())):
+            raise InputError("the network returned NaN or infinity; check its weights and its input range")
+        return PREDICTIONS[self.predicts](output, x, *signal_and_noise(alpha_bar, x))

@@ -1,0 +1,41 @@
+"""What an engine must do."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic.dictionary import Dictionary
+from patchmosaic.symmetry import Rules
+
+
+class Engine(ABC):
+    """Computes posterior means of queries over a dictionary.
+
+    Args:
+        dictionary: the training images.
+        rules: which training positions may stand in for a pixel.
+        memory_budget: bytes of working memory, beside the dictionary itself.
+    """
+
+    def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
+        self.dictionary, self.rules, self.memory_budget = dictionary, rules, memory_budget
+
+    @abstractmethod
+    def posterior_mean(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        members: Int[Tensor, " m"],
+    ) -> Float[Tensor, "b c h w"]:
+        """The posterior mean of the clean pixels (eq. 3-10, 39-41), in the dtype of ``x``.
+
+        A sample's answer must be the same to the bit whatever else is in the batch.
+
+        Args:
+            x: noisy images on the dictionary's device.
+            alpha_bars: one noise level in [0, 1) per image.
+            window: an odd P, or None for the whole image with one weight per image.
+            members: indices of the training images to use.
+        """

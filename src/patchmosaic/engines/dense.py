@@ -1,0 +1,143 @@
+"""The readable reference: patches side by side, one matrix product, one streaming softmax.
+
+Logits are float64 throughout. In ``-|phi - sqrt(ab) psi|^2 / (2 sigma^2)`` the term in phi alone is the same
+for every key and cancels in the softmax. What is left is one product of features: (phi, 1), scaled by the noise
+level, with (psi, |psi|^2).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic.engines.base import Engine
+from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
+from patchmosaic.symmetry import Block, position_blocks
+
+_BYTES_PER_NUMBER = 48  # a float64 with the copies made on its way
+_CACHE_NUMBERS = 1 << 18  # tiles beyond this leave the processor's cache and gain nothing
+
+
+class Frame(NamedTuple):
+    """How windows are cut: their size, how far they reach up and left of a position, and the padding."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    padding: str
+
+
+class DenseEngine(Engine):
+    """Every machine in plain torch; its float64 answers are what other engines are tested against."""
+
+    def posterior_mean(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        members: Int[Tensor, " m"],
+    ) -> Float[Tensor, "b c h w"]:
+        """See :meth:`Engine.posterior_mean`."""
+        channels, height, width = x.shape[1:]
+        if window is None:
+            frame, blocks = self._whole(height, width)
+        else:
+            frame = _local_frame(height, width, window, self.rules.padding)
+            blocks = position_blocks(height, width, window, self.rules)
+        key_size = channels * frame.height * frame.width
+        limit = max(1, min(self.memory_budget // _BYTES_PER_NUMBER, _CACHE_NUMBERS))
+        parts = [part for block in blocks for part in block.split(limit, key_size)]
+        tiles = [_Tile(part, x, alpha_bars, frame, limit, whole=window is None) for part in parts]
+        images_at_once = max(1, limit // max(tile.numbers_per_image for tile in tiles))
+        for _, images in self.dictionary.chunks(members, images_at_once, torch.float64):
+            padded = _pad(images, frame)
+            for tile in tiles:
+                tile.add(images, padded)
+        if window is None:
+            return tiles[0].means().reshape(x.shape)
+        mean = torch.empty_like(x).flatten(2)
+        for tile in tiles:
+            mean[:, :, tile.block.queries] = tile.means().permute(0, 3, 1, 2)
+        return mean.view(x.shape)
+
+    def _whole(self, height: int, width: int) -> tuple[Frame, tuple[Block, ...]]:
+        """One query, the image; its keys are all translates where the image wraps around, else only itself."""
+        wraps = self.rules.translation and self.rules.padding == "circular"
+        keys = torch.arange(height * width if wraps else 1)[None]
+        return Frame(height, width, 0, 0, "circular"), (Block(torch.zeros(1, 1, dtype=torch.long), keys),)
+
+
+class _Tile:
+    """The queries of one block for a batch, and their sums so far."""
+
+    def __init__(
+        self, block: Block, x: Tensor, alpha_bars: list[float], frame: Frame, limit: int, whole: bool
+    ):
+        self.block, self.frame, self.whole, self.dtype = block, frame, whole, x.dtype
+        self.queries = [
+            _scaled(_features(_pad(sample[None].double(), frame), frame, block.queries), alpha_bar)
+            for sample, alpha_bar in zip(x, alpha_bars, strict=True)
+        ]
+        numbers = x[0].numel() if whole else x.shape[1]
+        self.states: list[SoftmaxMean] = [empty(block.queries.shape, numbers, x.device) for _ in x]
+        g, q, size = self.queries[0].shape
+        self.keys = block.keys.split(max(1, limit // (g * max(q, size))), dim=1)
+        self.numbers_per_image = self.keys[0].numel() * max(q, size)
+
+    def add(self, images: Tensor, padded: Tensor) -> None:
+        """Sum over these images' keys."""
+        for positions in self.keys:
+            patches = _features(padded, self.frame, positions)
+            values = (patches if self.whole else _centres(images, positions)).to(self.dtype)
+            keys = torch.cat([patches, patches.square().sum(-1, keepdim=True)], dim=-1).transpose(1, 2)
+            for i, queries in enumerate(self.queries):
+                self.states[i] = update(self.states[i], queries @ keys, values)
+
+    def means(self) -> Float[Tensor, "b g q v"]:
+        """The posterior means."""
+        return torch.stack([finalize(state) for state in self.states]).to(self.dtype)
+
+
+def _scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q d1"]:
+    """Query features whose product with (psi, |psi|^2) is the logit, up to what cancels."""
+    precision = 1 / (1 - alpha_bar)
+    return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
+
+
+def _local_frame(height: int, width: int, window: int, padding: str) -> Frame:
+    """A window around a pixel; where zeros lie outside, what reaches past every border adds nothing."""
+    rows = columns = window // 2
+    if padding == "zeros":
+        rows, columns = min(rows, height - 1), min(columns, width - 1)
+    return Frame(2 * rows + 1, 2 * columns + 1, rows, columns, padding)
+
+
+def _pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h2 w2"]:
+    height, width = images.shape[2:]
+    bottom, right = frame.height - 1 - frame.top, frame.width - 1 - frame.left
+    if frame.padding == "zeros":
+        return F.pad(images, (frame.left, right, frame.top, bottom))
+    rows = torch.arange(-frame.top, height + bottom, device=images.device) % height
+    columns = torch.arange(-frame.left, width + right, device=images.device) % width
+    return images[:, :, rows][:, :, :, columns]
+
+
+def _features(
+    padded: Float[Tensor, "n c h2 w2"], frame: Frame, positions: Int[Tensor, "g k"]
+) -> Float[Tensor, "g n*k d"]:
+    """The windows at ``positions`` of every image, flattened, class by class."""
+    windows = padded.unfold(2, frame.height, 1).unfold(3, frame.width, 1)
+    rows, columns = positions // windows.shape[3], positions % windows.shape[3]
+    return (
+        windows[:, :, rows, columns]
+        .permute(2, 0, 3, 1, 4, 5)
+        .reshape(len(positions), len(padded) * positions.shape[1], -1)
+    )
+
+
+def _centres(images: Float[Tensor, "n c h w"], positions: Int[Tensor, "g k"]) -> Float[Tensor, "g n*k c"]:
+    pixels = images.flatten(2)[:, :, positions]
+    return pixels.permute(2, 0, 3, 1).reshape(len(positions), -1, images.shape[1])

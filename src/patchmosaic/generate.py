@@ -1,0 +1,340 @@
+"""A recorded, resumable run: pictures from a machine, each beside its nearest training image."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from patchmosaic import presets, viz
+from patchmosaic.data import Dataset, load_dataset
+from patchmosaic.errors import InputError
+from patchmosaic.locality import Locality, LocalitySchedule
+from patchmosaic.machine import ScoreMachine
+from patchmosaic.records import read_json, read_tensors, versions, write_json, write_tensors
+from patchmosaic.sampling import SOLVERS, Step, draw_noise, generators, reverse_flow, time_grid
+from patchmosaic.schedule import SCHEDULES
+
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the result of a run; equal configurations give equal bytes."""
+
+    data: str = "digits"
+    size: int | None = None
+    channels: int | None = None
+    classes: tuple[str, ...] | None = None
+    limit: int | None = None
+    subset_seed: int | None = None
+    split: str = "train"
+    machine: str = "bbels"
+    window: int | None = None
+    scales: str | None = None
+    padding: str | None = None
+    keys: str = "all"
+    group: str = "identity"
+    schedule: str = "cosine"
+    steps: int = 20
+    solver: str = "ddim"
+    start: str = "aligned"
+    seeds: tuple[int, ...] = tuple(range(8))
+    labels: tuple[int, ...] | None = None
+    dtype: str = "float32"
+    trajectory: bool = False
+
+    def __post_init__(self) -> None:
+        known = (
+            ("machine", presets.MACHINES),
+            ("schedule", SCHEDULES),
+            ("solver", SOLVERS),
+            ("dtype", ("float32", "float64")),
+        )
+        for name, choices in known:
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
+            raise InputError("need at least one seed, each from 0 to 2^63 - 1")
+        if self.window is not None and self.scales is not None:
+            raise InputError("give a window or scales, not both")
+        local = self.machine in presets.LOCAL_MACHINES
+        if not local and (self.window is not None or self.scales is not None):
+            raise InputError(f"{self.machine} sees the whole image: it takes no window and no scales")
+        if self.padding is not None and self.machine != "ls":
+            raise InputError(f"padding is a choice for ls only; {self.machine} has its own")
+
+    def load(self) -> Dataset:
+        """The training images."""
+        return load_dataset(
+            self.data,
+            size=self.size,
+            channels=self.channels,
+            classes=self.classes and [int(name) if name.isdigit() else name for name in self.classes],
+            limit=self.limit,
+            seed=self.subset_seed,
+            split=self.split,
+        )
+
+    def locality(self, data: Dataset) -> Locality:
+        """The window, the named or saved scales, or the rule of thumb for the images' size."""
+        if self.machine not in presets.LOCAL_MACHINES or self.window is not None:
+            return self.window
+        late = self.start == "authors"
+        if self.scales is None:
+            return presets.rule_of_thumb(min(data.pixels.shape[2:]))
+        if self.scales in presets.PUBLISHED_SCALES:
+            return presets.published_scales(self.scales, authors_index=late)
+        if not Path(self.scales).is_file():
+            known = ", ".join(presets.PUBLISHED_SCALES)
+            raise InputError(f"no scales called {self.scales!r}: give a JSON file, or one of {known}")
+        if late:
+            raise InputError("start='authors' shifts published scales; a file's are used as they stand")
+        return LocalitySchedule.load(self.scales)
+
+    def build(self, data: Dataset, engine: str, memory_budget: int, device: str) -> ScoreMachine:
+        """The machine over ``data``."""
+        options: dict[str, Any] = {"keys": self.keys, "group": self.group, "engine": engine}
+        if self.machine in presets.LOCAL_MACHINES:
+            options["locality"] = self.locality(data)
+        if self.padding is not None:
+            options["padding"] = self.padding
+        make = presets.MACHINES[self.machine]
+        return make(data.pixels, labels=data.labels, memory_budget=memory_budget, **options).to(device)
+
+
+class Run:
+    """A folder that holds one run.
+
+    ``run.json`` (configuration, data fingerprint, versions) is written first, ``samples.safetensors`` and the
+    pictures last; in between ``unfinished/`` holds finished batches and the state of the current one.
+
+    Args:
+        folder: where; made if missing.
+        config: what decides the result.
+        data: the loaded training images.
+    """
+
+    def __init__(self, folder: Path, config: Config, data: Dataset):
+        self.folder, self.config, self.data = folder, config, data
+        self.partial = folder / "unfinished"
+        locality = config.locality(data)
+        windows = locality.windows if isinstance(locality, LocalitySchedule) else locality
+        alpha_bars = locality.alpha_bars if isinstance(locality, LocalitySchedule) else None
+        record = {
+            "config": asdict(config),
+            "locality": {"windows": windows, "alpha_bars": alpha_bars},
+            "data": {"name": data.name, "fingerprint": data.fingerprint, "shape": list(data.pixels.shape)},
+            "versions": versions(),
+        }
+        self.record = json.loads(json.dumps(record))
+
+    def open(self, resume: bool, overwrite: bool) -> bool:
+        """Make the folder ready; returns whether the run in it is already complete.
+
+        Raises:
+            InputError: where going on would lose somebody's results.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file; choose a folder with --out")
+        record = self.folder / "run.json"
+        if record.exists():
+            complete = self._check_found(read_json(record), resume, overwrite)
+            if resume and complete:
+                return True
+        elif resume:
+            raise InputError(f"nothing to resume in {self.folder}: no run was started there")
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} holds other files; choose an empty or new folder with --out")
+        if not resume:
+            self._clear()
+        write_json(record, self.record)
+        return False
+
+    def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+        """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
+        complete = (self.folder / "samples.safetensors").exists()
+        different = _differences(found, self.record)
+        if different and not overwrite:
+            raise InputError(
+                f"{self.folder} holds a run with other settings ({different}): "
+                "repeat its command, choose another --out, or --overwrite it"
+            )
+        if not complete and not (resume or overwrite):
+            raise InputError(
+                f"{self.folder} holds an unfinished run: --resume it, or --overwrite to start anew"
+            )
+        return complete and not different
+
+    def describe_locality(self) -> str:
+        """The windows used, in words."""
+        windows = self.record["locality"]["windows"]
+        if windows is None:
+            return "each pixel seeing the whole image"
+        if isinstance(windows, int):
+            return f"each pixel seeing {windows} x {windows}"
+        return (
+            f"each pixel seeing from {windows[0]} x {windows[0]} (low noise) to {windows[-1]} x {windows[-1]}"
+        )
+
+    def _clear(self) -> None:
+        for path in (*self.partial.glob("*"), self.folder / "samples.safetensors"):
+            path.unlink(missing_ok=True)
+
+    def batches(self, size: int) -> Iterator[tuple[Path, slice]]:
+        """Where each batch of samples is kept, and which samples it holds."""
+        for start in range(0, len(self.config.seeds), size):
+            rows = slice(start, min(start + size, len(self.config.seeds)))
+            yield self.partial / f"{rows.start}-{rows.stop}.safetensors", rows
+
+    def labels(self) -> Tensor | None:
+        """One class per sample: the given ones in turn."""
+        given = self.config.labels
+        if given is None:
+            return None
+        return torch.tensor([given[i % len(given)] for i in range(len(self.config.seeds))])
+
+    def finish(self, machine: ScoreMachine, batch: int) -> None:
+        """Join the batches, compare with the training images, draw, and clear up."""
+        parts = [read_tensors(path)[0] for path, _ in self.batches(batch)]
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        labels = self.labels()
+        images = tensors["images"]
+        nearest = machine.dictionary.nearest(images, labels)
+        found = machine.dictionary.images(nearest, images.dtype).cpu()
+        rmse = (images - found).square().mean((1, 2, 3)).sqrt()
+        tensors |= {"seeds": torch.tensor(self.config.seeds), "nearest": self.data.indices[nearest]}
+        if labels is not None:
+            tensors["labels"] = labels
+        self._draw(images, found, tensors["nearest"], rmse, labels)
+        write_json(
+            self.folder / "metrics.json",
+            {"nearest_rmse": rmse.tolist(), "nearest_rmse_median": float(rmse.median())},
+        )
+        write_tensors(self.folder / "samples.safetensors", tensors)
+        for path in self.partial.glob("*"):
+            path.unlink()
+        self.partial.rmdir()
+
+    def _draw(self, images: Tensor, found: Tensor, rows: Tensor, rmse: Tensor, labels: Tensor | None) -> None:
+        captions = []
+        for i, seed in enumerate(self.config.seeds):
+            name = "" if labels is None else f", {self.data.class_names[int(labels[i])]}"
+            captions.append((f"seed {seed}{name}", f"no. {int(rows[i])}, rmse {float(rmse[i]):.2f}"))
+        title = f"{MACHINE_NAMES[self.config.machine]} on {self.data.name}"
+        subtitle = "Left: drawn from noise by the closed-form machine. Right: the nearest training image."
+        viz.save_png(viz.pairs(images, found, captions, title, subtitle), self.folder / "grid.png")
+
+
+MACHINE_NAMES = {
+    "is": "Ideal score machine (IS)",
+    "es": "Equivariant score machine (ES)",
+    "ls": "Local score machine (LS)",
+    "els": "Equivariant local score machine (ELS)",
+    "bbels": "Boundary-broken equivariant local score machine (bbELS)",
+}
+
+
+def generate(run: Run, machine: ScoreMachine, batch: int) -> None:
+    """Draw every sample of a run that is not drawn yet.
+
+    Args:
+        run: opened with :meth:`Run.open`.
+        machine: built by the run's configuration.
+        batch: samples at a time; does not change the result.
+    """
+    from tqdm import tqdm
+
+    steps = len(time_grid(SCHEDULES[run.config.schedule](), run.config.steps, run.config.start))
+    with tqdm(total=len(run.config.seeds) * steps, unit="step", desc="drawing", disable=None) as bar:
+        for path, rows in run.batches(batch):
+            if path.exists():
+                bar.update((rows.stop - rows.start) * steps)
+            else:
+                _draw_batch(run, machine, path, rows, bar)
+    run.finish(machine, batch)
+
+
+def _draw_batch(run: Run, machine: ScoreMachine, path: Path, rows: slice, bar: Any) -> None:
+    config = run.config
+    schedule = SCHEDULES[config.schedule]()
+    times = time_grid(schedule, config.steps, config.start)
+    rngs = generators(config.seeds[rows])
+    noise = draw_noise(rngs, machine.dictionary.shape, getattr(torch, config.dtype))
+    labels = run.labels()
+    flow = _Flow(noise, rngs, config.trajectory, path.with_suffix(".state"))
+    bar.update(flow.steps * len(noise))
+    saved = time.monotonic()
+    try:
+        for step in reverse_flow(
+            machine,
+            flow.x,
+            times[flow.steps :],
+            schedule,
+            None if labels is None else labels[rows],
+            config.solver,
+            rngs,
+        ):
+            flow.take(step)
+            bar.update(len(noise))
+            if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                flow.save()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        flow.save()
+        raise
+    write_tensors(path, flow.results())
+    flow.path.unlink(missing_ok=True)
+
+
+class _Flow:
+    """How far a batch has come: its state, its generators, its trajectory; read back from ``path`` if there."""
+
+    def __init__(self, noise: Tensor, rngs: list[torch.Generator], keep: bool, path: Path):
+        self.x, self.rngs, self.keep, self.path, self.steps = noise, rngs, keep, path, 0
+        self.states: list[Tensor] = []
+        self.predictions: list[Tensor] = []
+        if path.exists():
+            tensors, metadata = read_tensors(path)
+            self.x, self.steps = tensors["images"], int(metadata["steps"])
+            for rng, state in zip(rngs, tensors["rngs"], strict=True):
+                rng.set_state(state)
+            if keep and self.steps:
+                self.states = list(tensors["states"].unbind(1))
+                self.predictions = list(tensors["predictions"].unbind(1))
+
+    def take(self, step: Step) -> None:
+        self.x, self.steps = step.next_state, self.steps + 1
+        # Generators move on between steps; what is saved must fit the state.
+        self.rng_states = torch.stack([rng.get_state() for rng in self.rngs])
+        if self.keep:
+            self.states.append(step.state)
+            self.predictions.append(step.prediction)
+
+    def results(self) -> dict[str, Tensor]:
+        """The images, and the trajectory as (B, steps, C, H, W)."""
+        if not self.states:
+            return {"images": self.x}
+        return {
+            "images": self.x,
+            "states": torch.stack(self.states, 1),
+            "predictions": torch.stack(self.predictions, 1),
+        }
+
+    def save(self) -> None:
+        if self.steps:
+            write_tensors(self.path, {**self.results(), "rngs": self.rng_states}, steps=str(self.steps))
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The settings in which two records differ, in words; empty if none."""
+    return ", ".join(
+        f"{key}: {found.get(part, {}).get(key)} there, {value} here"
+        for part, settings in expected.items()
+        for key, value in settings.items()
+        if found.get(part, {}).get(key) != value
+    )

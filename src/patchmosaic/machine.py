@@ -1,0 +1,134 @@
+"""ScoreMachine: the one estimator, with locality and symmetry as choices."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic import engines
+from patchmosaic.denoiser import AlphaBar, Denoiser, per_sample
+from patchmosaic.dictionary import Dictionary
+from patchmosaic.errors import InputError
+from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
+from patchmosaic.symmetry import Rules
+
+DEFAULT_MEMORY_BUDGET = 1 << 29
+SYMMETRIES = ("none", "translation")
+
+
+class ScoreMachine(Denoiser):
+    """The best denoiser under a locality and a symmetry: a posterior mean over training patches.
+
+    Each pixel of the estimate is ``sum softmax(-|phi - sqrt(ab) psi|^2 / (2 (1 - ab))) psi(0)`` over the patches
+    psi that may stand in for its window phi (Kamb & Ganguli 2025, eq. 3-10 and 39-41).
+
+    ============  =============  ==============================  =========================
+    locality      symmetry       padding                         machine
+    ============  =============  ==============================  =========================
+    None          "none"         either                          IS, ideal
+    None          "translation"  "circular"                      ES, equivariant
+    P             "none"         either                          LS, local
+    P             "translation"  "circular"                      ELS, equivariant local
+    P             "translation"  "zeros"                         bbELS, boundary-broken ELS
+    ============  =============  ==============================  =========================
+
+    A whole image that is not wrapped sees all of its border, so only itself can stand in for it:
+    ``locality=None, symmetry="translation", padding="zeros"`` is IS.
+
+    Args:
+        images: training images (N, C, H, W): floats in [-1, 1] or uint8 in 0..255, a tensor or a numpy array.
+        labels: (N,) integer classes, for class-conditional denoising; or None.
+        locality: None for the whole image, an odd window P, or a :class:`LocalitySchedule`.
+        symmetry: "none": only a pixel's own position stands in for it; "translation": others may.
+        padding: "zeros" or "circular": what a window sees beyond the image.
+        keys: "all" training positions, or only those whose window lies "inside" the training image (the
+            authors' variant of the wrapped ELS).
+        group: "identity", "flip", "rotations" or "d4": acts on the training images (theorem B.2).
+        engine: how the sum is carried out: "auto", or a name from ``patchmosaic.engines``.
+        memory_budget: bytes of working memory beside the images, at least 1 MiB.
+
+    Raises:
+        InputError: for any argument that cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | None = None,
+        locality: Locality = None,
+        symmetry: str = "none",
+        padding: str = "zeros",
+        *,
+        keys: str = "all",
+        group: str = "identity",
+        engine: str = "auto",
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    ):
+        if symmetry not in SYMMETRIES:
+            raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
+        if memory_budget < 1 << 20:
+            raise InputError(f"memory_budget must be at least 1 MiB (1048576 bytes), not {memory_budget}")
+        self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
+        self.rules = Rules(symmetry == "translation", padding, keys)
+        self.dictionary = Dictionary(images, labels, group)
+        self.engine = engines.choose(engine)(self.dictionary, self.rules, memory_budget)
+
+    def to(self, device: torch.device | str) -> "ScoreMachine":
+        """Move the training images, and with them the work; returns self."""
+        self.dictionary.to(device)
+        return self
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bar: AlphaBar,
+        labels: Int[Tensor, " b"] | int | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """The posterior mean D of the clean images, in the dtype and on the device of ``x``.
+
+        Args:
+            x: noisy images (B, C, H, W), float32 or float64, of the training images' size.
+            alpha_bar: signal share in [0, 1): one number, or (B,).
+            labels: (B,) classes, or one for all; None uses every training image.
+
+        Raises:
+            InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
+        """
+        self._check(x)
+        alpha_bars = per_sample(alpha_bar, len(x))
+        classes = _per_sample_labels(labels, len(x))
+        jobs: dict[tuple[int | None, int | None], list[int]] = {}
+        for i in range(len(x)):
+            jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
+        mean = torch.empty_like(x)
+        for (window, label), rows in jobs.items():
+            mean[rows] = self.engine.posterior_mean(
+                x[rows].to(self.dictionary.device),
+                [alpha_bars[i] for i in rows],
+                window,
+                self.dictionary.members(label),
+            ).to(x.device)
+        return mean
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+            found = str(x.dtype).split(".")[-1] if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x must be a float32 or float64 tensor, not {found}")
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.dictionary.shape:
+            c, h, w = self.dictionary.shape
+            raise InputError(
+                f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
+            )
+        finite = x.isfinite().flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            raise InputError(f"x contains NaN or infinity in sample {int((~finite).nonzero()[0])}")
+
+
+def _per_sample_labels(labels: Tensor | int | None, batch: int) -> list[int | None]:
+    if labels is None:
+        return [None] * batch
+    labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.numel() not in (1, batch):
+        raise InputError(f"labels must be one integer, or one per image ({batch})")
+    return labels.flatten().expand(batch).tolist()

@@ -1,0 +1,201 @@
+"""The reverse flow from noise to picture, on any denoiser."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic.denoiser import Denoiser
+from patchmosaic.errors import InputError
+from patchmosaic.schedule import CosineSchedule, Schedule
+
+Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
+Draw: TypeAlias = Callable[[], Tensor]
+
+
+class Step(NamedTuple):
+    """One step of a reverse flow, for a whole batch."""
+
+    time: float
+    alpha_bar: float
+    state: Float[Tensor, "b c h w"]
+    """The noisy images at ``time``."""
+    prediction: Float[Tensor, "b c h w"]
+    """The clean images predicted from them."""
+    next_state: Float[Tensor, "b c h w"]
+    """The images at the next time; the result after the last step."""
+
+
+class Sample(NamedTuple):
+    """What a reverse flow made.
+
+    ``states[k]`` are the noisy images at ``times[k]`` and ``predictions[k]`` the clean ones predicted from them,
+    each (B, C, H, W), if the trajectory was kept; else both are empty.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    times: tuple[float, ...]
+    alpha_bars: tuple[float, ...]
+    states: tuple[Tensor, ...]
+    predictions: tuple[Tensor, ...]
+
+
+def ddim_step(
+    denoise: Denoise, x: Tensor, alpha_bar: float, next_alpha_bar: float, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Deterministic DDIM, first order (Song et al. 2021, eq. 12): returns the next state and D."""
+    prediction = denoise(x, alpha_bar)
+    return _towards(x, prediction, alpha_bar, next_alpha_bar), prediction
+
+
+def heun_step(
+    denoise: Denoise, x: Tensor, alpha_bar: float, next_alpha_bar: float, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Heun's method for the same flow, second order, two evaluations.
+
+    In x / sqrt(1 - ab) the flow is D d(sqrt(ab / (1 - ab))): DDIM is its Euler step, this its trapezoid.
+    """
+    prediction = denoise(x, alpha_bar)
+    corrected = denoise(_towards(x, prediction, alpha_bar, next_alpha_bar), next_alpha_bar)
+    return _towards(x, (prediction + corrected) / 2, alpha_bar, next_alpha_bar), prediction
+
+
+def ddpm_step(
+    denoise: Denoise, x: Tensor, alpha_bar: float, next_alpha_bar: float, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Ancestral sampling: a draw from q(x_s | x_t, x_0 = D) (Ho et al. 2020, eq. 6-7)."""
+    prediction = denoise(x, alpha_bar)
+    variance = (1 - next_alpha_bar) / (1 - alpha_bar) * (1 - alpha_bar / next_alpha_bar)
+    kept = (1 - next_alpha_bar - variance) ** 0.5 / (1 - alpha_bar) ** 0.5
+    mean = next_alpha_bar**0.5 * prediction + kept * (x - alpha_bar**0.5 * prediction)
+    return mean + variance**0.5 * draw(), prediction
+
+
+def _towards(x: Tensor, prediction: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:
+    """sqrt(ab_s) D + sqrt(1 - ab_s) eps, with the eps that D implies."""
+    kept = ((1 - next_alpha_bar) / (1 - alpha_bar)) ** 0.5
+    return (next_alpha_bar**0.5 - kept * alpha_bar**0.5) * prediction + kept * x
+
+
+SOLVERS = {"ddim": ddim_step, "heun": heun_step, "ddpm": ddpm_step}
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One random generator per sample, so that a seed gives the same sample in any batch."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def draw_noise(
+    rngs: Sequence[torch.Generator], shape: tuple[int, int, int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "b c h w"]:
+    """Unit noise (B, *shape), sample i from generator i."""
+    return torch.stack([torch.randn(shape, generator=rng, dtype=dtype) for rng in rngs])
+
+
+def time_grid(schedule: Schedule, steps: int, start: str = "aligned") -> tuple[float, ...]:
+    """The times of a reverse flow, first to last.
+
+    Args:
+        schedule: the noise schedule.
+        steps: n of the grid n/n, ..., 1/n.
+        start: "aligned" begins at t = 1; "authors" begins at t = 1 - 1/n from the same unit noise, as the
+            machine loop of the published code does.
+    """
+    if start not in ("aligned", "authors"):
+        raise InputError(f"start must be 'aligned' or 'authors', not {start!r}")
+    times = schedule.times(steps)
+    if start == "aligned":
+        return times
+    if steps == 1:
+        raise InputError("start='authors' leaves out the first of the steps, so it needs 2 or more")
+    return times[1:]
+
+
+def reverse_flow(
+    denoiser: Denoiser,
+    x: Float[Tensor, "b c h w"],
+    times: Sequence[float],
+    schedule: Schedule,
+    labels: Int[Tensor, " b"] | None = None,
+    solver: str = "ddim",
+    rngs: Sequence[torch.Generator] | None = None,
+) -> Iterator[Step]:
+    """Take the steps one by one; a flow can be taken up again from any state with the times that remain.
+
+    Args:
+        denoiser: a machine or a network.
+        x: the state at ``times[0]``.
+        times: decreasing, in (0, 1]; the last step returns the prediction itself.
+        schedule: the noise schedule.
+        labels: one class per sample, or None.
+        solver: a name in ``SOLVERS``.
+        rngs: one generator per sample; needed by "ddpm".
+    """
+    if solver not in SOLVERS:
+        raise InputError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
+    if solver == "ddpm" and (rngs is None or len(rngs) != len(x)):
+        raise InputError(f"solver='ddpm' draws noise: pass one generator per sample ({len(x)})")
+
+    def denoise(state: Tensor, alpha_bar: float) -> Tensor:
+        return denoiser.denoise(state, alpha_bar, labels)
+
+    def draw() -> Tensor:
+        return draw_noise(rngs or (), (x.shape[1], x.shape[2], x.shape[3]), x.dtype).to(x.device)
+
+    alpha_bars = [schedule.alpha_bar(t) for t in times]
+    for i, (time, alpha_bar) in enumerate(zip(times, alpha_bars, strict=True)):
+        if i + 1 < len(times):
+            next_state, prediction = SOLVERS[solver](denoise, x, alpha_bar, alpha_bars[i + 1], draw)
+        else:
+            next_state = prediction = denoise(x, alpha_bar)
+        yield Step(time, alpha_bar, x, prediction, next_state)
+        x = next_state
+
+
+def sample(
+    denoiser: Denoiser,
+    noise: Float[Tensor, "b c h w"],
+    steps: int = 20,
+    schedule: Schedule | None = None,
+    labels: Int[Tensor, " b"] | None = None,
+    *,
+    solver: str = "ddim",
+    start: str = "aligned",
+    rngs: Sequence[torch.Generator] | None = None,
+    keep_trajectory: bool = False,
+    callback: Callable[[Step], None] | None = None,
+) -> Sample:
+    """Run the reverse flow from unit noise to pictures.
+
+    Args:
+        denoiser: a machine or a network.
+        noise: unit normal (B, C, H, W), as from :func:`draw_noise`.
+        steps: number of grid points n; t = n/n, ..., 1/n, and the last step returns D.
+        schedule: the noise schedule; the paper's cosine by default.
+        labels: (B,) classes, or None.
+        solver: "ddim", "heun" (two evaluations a step) or "ddpm" (random).
+        start: "aligned", or "authors" to begin one grid point late (see :func:`time_grid`).
+        rngs: one generator per sample, for "ddpm".
+        keep_trajectory: keep every noisy state and clean prediction.
+        callback: called with each :class:`Step`.
+
+    Raises:
+        InputError: for an unknown solver or start, steps < 1, or missing generators.
+    """
+    schedule = schedule or CosineSchedule()
+    times = time_grid(schedule, steps, start)
+    taken: list[Step] = []
+    for step in reverse_flow(denoiser, noise, times, schedule, labels, solver, rngs):
+        if callback is not None:
+            callback(step)
+        taken = [*taken, step] if keep_trajectory else [step]
+    kept = taken if keep_trajectory else []
+    return Sample(
+        taken[-1].next_state,
+        times,
+        tuple(schedule.alpha_bar(t) for t in times),
+        tuple(step.state for step in kept),
+        tuple(step.prediction for step in kept),
+    )

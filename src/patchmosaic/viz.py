@@ -1,0 +1,77 @@
+"""Pictures: small images enlarged without blur, side by side, with captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmosaic.records import write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_INK, _FAINT, _PAPER = (28, 28, 30), (110, 110, 118), (255, 255, 255)
+_GAP, _PAIR_GAP, _MARGIN, _LINE = 4, 20, 20, 17
+
+
+def to_pil(image: Float[Tensor, "c h w"], scale: int = 1) -> "Image.Image":
+    """One image in [-1, 1], clamped, with every pixel drawn ``scale`` pixels wide."""
+    from PIL import Image
+
+    pixels = ((image.detach().cpu().double().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array).resize(
+        (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST
+    )
+
+
+def pairs(
+    left: Float[Tensor, "b c h w"],
+    right: Float[Tensor, "b c h w"],
+    captions: Sequence[Sequence[str]],
+    title: str,
+    subtitle: str,
+) -> "Image.Image":
+    """A grid of pairs about 1,000 pixels wide, each with lines of caption below.
+
+    Args:
+        left: images in [-1, 1].
+        right: as many images of the same size.
+        captions: one sequence of lines per pair.
+        title: the first line of the picture.
+        subtitle: the second line, fainter.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    count, _, height, width = left.shape
+    scale = max(1, 88 // max(height, width))
+    cell_width, cell_height = 2 * scale * width + _GAP, scale * height
+    rows = -(-count // max(1, 1000 // (cell_width + _PAIR_GAP)))
+    columns = -(-count // rows)
+    lines = max(len(caption) for caption in captions)
+    row_height = cell_height + lines * _LINE + _PAIR_GAP
+    title_font, font = ImageFont.load_default(20), ImageFont.load_default(13)
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
+    page_width = max(columns * (cell_width + _PAIR_GAP) - _PAIR_GAP, int(text_width) + 1) + 2 * _MARGIN
+    top = _MARGIN + 62
+    page = Image.new("RGB", (page_width, top + rows * row_height + _MARGIN - _PAIR_GAP), _PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, _MARGIN - 4), title, _INK, title_font)
+    draw.text((_MARGIN, _MARGIN + 26), subtitle, _FAINT, font)
+    for i in range(count):
+        x = _MARGIN + i % columns * (cell_width + _PAIR_GAP)
+        y = top + i // columns * row_height
+        page.paste(to_pil(left[i], scale), (x, y))
+        page.paste(to_pil(right[i], scale), (x + scale * width + _GAP, y))
+        for line, text in enumerate(captions[i]):
+            draw.text((x, y + cell_height + 3 + line * _LINE), text, _FAINT if line else _INK, font)
+    return page
+
+
+def save_png(picture: "Image.Image", path: str | Path) -> None:
+    """Write a PNG, whole or not at all."""
+    write(path, lambda temporary: picture.save(temporary, format="PNG"))
