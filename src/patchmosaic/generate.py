@@ -58,6 +58,7 @@ class Config:
         for name, choices in known:
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        time_grid(SCHEDULES[self.schedule](), self.steps, self.start)
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
             raise InputError("need at least one seed, each from 0 to 2^63 - 1")
         if self.window is not None and self.scales is not None:
@@ -104,7 +105,10 @@ class Config:
         if self.padding is not None:
             options["padding"] = self.padding
         make = presets.MACHINES[self.machine]
-        return make(data.pixels, labels=data.labels, memory_budget=memory_budget, **options).to(device)
+        machine = make(data.pixels, labels=data.labels, memory_budget=memory_budget, **options)
+        for label in self.labels or ():
+            machine.dictionary.members(label)
+        return machine.to(device)
 
 
 class Run:
@@ -302,7 +306,7 @@ class _Flow:
             tensors, metadata = read_tensors(path)
             self.x, self.steps = tensors["images"], int(metadata["steps"])
             for rng, state in zip(rngs, tensors["rngs"], strict=True):
-                rng.set_state(state)
+                rng.set_state(state.clone())  # it must be aligned in memory
             if keep and self.steps:
                 self.states = list(tensors["states"].unbind(1))
                 self.predictions = list(tensors["predictions"].unbind(1))
