@@ -56,7 +56,10 @@ def test_a_run_folder_holds_results_and_their_origin(tmp_path, digits):
 
 
 def test_nearest_is_reported_by_row_of_the_source(tmp_path):
-    assert generate(tmp_path / "run", "--machine", "is", "--classes", "7", "--subset-seed", "1", "--steps", "20") == 0
+    assert (
+        generate(tmp_path / "run", "--machine", "is", "--classes", "7", "--subset-seed", "1", "--steps", "20")
+        == 0
+    )
     tensors, _ = records.read_tensors(tmp_path / "run" / "samples.safetensors")
     whole = pm.load_dataset("digits")
     torch.testing.assert_close(tensors["images"], whole.images[tensors["nearest"]], rtol=0, atol=1e-5)

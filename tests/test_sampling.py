@@ -201,8 +201,8 @@ def ancestral_moments(denoiser, steps) -> tuple[float, float]:
 
 
 def test_ddpm_samples_gaussian_data():
-    """4000 one-pixel samples, within four standard errors of what 20 steps give."""
-    count, denoiser = 4000, Gaussian(0.3, 0.5)
+    """2000 one-pixel samples, within four standard errors of what 20 steps give."""
+    count, denoiser = 2000, Gaussian(0.3, 0.5)
     rngs = generators(range(count))
     noise = draw_noise(rngs, (1, 1, 1), torch.float64)
     images = sample(denoiser, noise, 20, solver="ddpm", rngs=rngs).images
@@ -231,7 +231,7 @@ def from_seeds(machine, seeds, solver, labels=None, **options):
 
 
 @every_solver
-@pytest.mark.parametrize("name", ["is", "els", "bbels"])
+@pytest.mark.parametrize("name", ["is", "bbels"])
 def test_a_seed_gives_the_same_sample_in_any_batch(name, solver):
     machine, seeds, labels = digits_machine(name), (11, 5, 5), torch.tensor([3, 3, 7])
     batch = from_seeds(machine, seeds, solver, labels).images

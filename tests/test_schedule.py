@@ -19,7 +19,7 @@ from patchmosaic import (
 )
 from patchmosaic.schedule import SCHEDULES
 
-FAST = settings(max_examples=100, deadline=None, database=None, derandomize=True)
+FAST = settings(max_examples=50, deadline=None, database=None, derandomize=True)
 EPSILON = np.finfo(np.float64).eps
 
 
@@ -164,7 +164,7 @@ def test_table_passes_through_its_entries(values, kind):
     )
     for k, value in enumerate(table):
         assert schedule.alpha_bar((k + 1) / len(table)) == pytest.approx(
-            value, rel=0, abs=4 * EPSILON * len(table)
+            value, rel=0, abs=EPSILON * (2 + len(table))
         )
 
 
@@ -269,9 +269,10 @@ def test_bad_betas(betas):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: ExponentialSchedule(math.inf), lambda: LinearSchedule(0.1, math.inf)]
+    ("kind", "rates"), [(ExponentialSchedule, (math.inf,)), (LinearSchedule, (0.1, math.inf))]
 )
-def test_infinite_rate(build):
+def test_infinite_rate(kind, rates):
+    """With it, alpha_bar(0) would be NaN."""
     with pytest.raises(InputError) as caught:
-        build()
+        kind(*rates)
     assert_one_line(caught)

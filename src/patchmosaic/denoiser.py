@@ -1,6 +1,5 @@
 """The one protocol that score machines and trained networks obey."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias, final
@@ -108,9 +107,13 @@ class FunctionDenoiser(Denoiser):
     ) -> Float[Tensor, "b c h w"]:
         """See :meth:`Denoiser.denoise`; InputError when the function returns another shape or NaN."""
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
+        if self.predicts in ("epsilon", "score") and not bool(values.all()):
+            raise InputError(
+                f"{self.predicts} says nothing about the image at alpha_bar = 0: start at a later time"
+            )
         output = self.function(x, values, labels)
         if output.shape != x.shape:
             raise InputError(f"the network returned shape {tuple(output.shape)} for input {tuple(x.shape)}")
-        if not math.isfinite(float(output.sum())):
+        if not bool(output.isfinite().all()):
             raise InputError("the network returned NaN or infinity; check its weights and its input range")
         return PREDICTIONS[self.predicts](output, x, *signal_and_noise(alpha_bar, x))

@@ -114,7 +114,10 @@ class Dictionary:
 def _check_images(images: Tensor | np.ndarray) -> Tensor:
     if not isinstance(images, Tensor | np.ndarray):
         raise InputError(f"images must be a torch tensor or a numpy array, not {type(images).__name__}")
-    images = torch.as_tensor(images)
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "fiub":
+            raise InputError(f"images must be numbers, not {images.dtype}")
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if images.ndim != 4 or min(images.shape) == 0:
         raise InputError(f"images must have shape (N, C, H, W) with nothing empty, not {tuple(images.shape)}")
     if images.dtype == torch.uint8:

@@ -4,8 +4,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import TypeAlias
+
+from torch import Tensor
 
 from patchmosaic.errors import InputError
 from patchmosaic.records import read_json, write_json
@@ -56,7 +59,9 @@ class LocalitySchedule:
         return cls([schedule.alpha_bar(t) for t in times], windows)
 
     def __call__(self, alpha_bar: float) -> int:
-        """The window at a noise level."""
+        """The window at a noise level, alpha_bar in [0, 1]."""
+        if not 0 <= alpha_bar <= 1:
+            raise InputError(f"alpha_bar must lie in [0, 1], not {alpha_bar}")
         return self.windows[bisect_left(self._bounds, _angle(alpha_bar))]
 
     def __eq__(self, other: object) -> bool:
@@ -97,7 +102,7 @@ def window_at(locality: Locality, alpha_bar: float) -> int | None:
 
 def check_window(window: int) -> int:
     """Return an odd positive integer, or say what is wrong with it."""
-    if isinstance(window, bool) or not float(window).is_integer():
+    if isinstance(window, bool) or not isinstance(window, Real | Tensor) or not float(window).is_integer():
         raise InputError(f"a window is an odd integer such as 5, not {window!r}")
     if window < 1 or window % 2 == 0:
         raise InputError(f"a window must be odd and positive (a pixel sits in its centre), not {window}")

@@ -35,7 +35,7 @@ def update(
     float64 logits with float32 values cost float32 exponentials and lose no accuracy to large logits.
     """
     maximum = logits.amax(dim=-1)
-    weights = (logits - maximum.unsqueeze(-1)).to(values.dtype).exp_()
+    weights = (logits - _finite(maximum).unsqueeze(-1)).to(values.dtype).exp_()
     sums = (weights @ F.pad(values, (0, 1), value=1.0)).double()
     return merge(state, SoftmaxMean(maximum, sums[..., -1], sums[..., :-1]))
 
@@ -43,13 +43,18 @@ def update(
 def merge(a: SoftmaxMean, b: SoftmaxMean) -> SoftmaxMean:
     """The sum over the keys of both."""
     maximum = torch.maximum(a.maximum, b.maximum)
-    shift = maximum.masked_fill(maximum == -torch.inf, 0.0)
+    shift = _finite(maximum)
     scale_a, scale_b = (a.maximum - shift).exp(), (b.maximum - shift).exp()
     return SoftmaxMean(
         maximum,
         a.total * scale_a + b.total * scale_b,
         a.weighted * scale_a.unsqueeze(-1) + b.weighted * scale_b.unsqueeze(-1),
     )
+
+
+def _finite(maximum: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Zero where nothing was summed, so that -inf - (-inf) does not arise."""
+    return maximum.masked_fill(maximum == -torch.inf, 0.0)
 
 
 def finalize(state: SoftmaxMean) -> Float[Tensor, "... v"]:

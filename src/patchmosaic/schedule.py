@@ -90,8 +90,8 @@ class LinearSchedule(Schedule):
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
-        if not 0 <= beta_min < beta_max:
-            raise InputError(f"need 0 <= beta_min < beta_max, not {beta_min} and {beta_max}")
+        if not 0 <= beta_min < beta_max < math.inf:
+            raise InputError(f"need 0 <= beta_min < beta_max < infinity, not {beta_min} and {beta_max}")
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ class ExponentialSchedule(Schedule):
     """
 
     def __init__(self, rate: float = 8.0):
-        if not rate > 0:
-            raise InputError(f"rate must be larger than 0, not {rate}")
+        if not 0 < rate < math.inf:
+            raise InputError(f"rate must be larger than 0 and finite, not {rate}")
         self.rate = rate
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
