@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from patchmosaic.errors import InputError
@@ -40,7 +40,7 @@ class Dictionary:
         self.group = POINT_GROUPS[group]
         if any(turns % 2 for turns, _ in self.group) and images.shape[2] != images.shape[3]:
             raise InputError(f"group {group!r} turns images, so they must be square, not {images.shape[2:]}")
-        self._codes, self._levels = _compact(images)
+        self._codes, self.levels = _compact(images)
 
     def __len__(self) -> int:
         """The number of training images, before the group acts."""
@@ -73,23 +73,25 @@ class Dictionary:
             raise InputError(f"no training image has label {label}; there are {known}")
         return found
 
+    def stored(self, indices: Int[Tensor, " m"]) -> list[Shaped[Tensor, "m c h w"]]:
+        """The images at ``indices`` as stored, under each element of the group: indices into ``levels`` if any."""
+        codes = self._codes[indices.to(self.device)]
+        return [transform(codes, element) for element in self.group]
+
     def images(self, indices: Int[Tensor, " m"], dtype: torch.dtype) -> Float[Tensor, "m c h w"]:
         """The images at ``indices`` as floats in [-1, 1], as loaded."""
-        codes = self._codes[indices.to(self.device)]
-        if self._levels is None:
-            return codes.to(dtype)
-        return self._levels.to(self.device, dtype)[codes.int()]
+        return self._decode(self._codes[indices.to(self.device)], dtype)
 
     def chunks(
         self, members: Int[Tensor, " m"], size: int, dtype: torch.dtype
     ) -> Iterator[tuple[Int[Tensor, " n"], Float[Tensor, "n c h w"]]]:
         """The orbit of ``members`` under the group, about ``size`` images at a time, with their indices."""
         for indices in members.split(max(1, size // len(self.group))):
-            images = self.images(indices, dtype)
-            yield (
-                indices.repeat(len(self.group)),
-                torch.cat([transform(images, element) for element in self.group]),
-            )
+            images = self._decode(torch.cat(self.stored(indices)), dtype)
+            yield indices.repeat(len(self.group)), images
+
+    def _decode(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
+        return codes.to(dtype) if self.levels is None else self.levels.to(self.device, dtype)[codes.int()]
 
     def nearest(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None

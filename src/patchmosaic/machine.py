@@ -107,7 +107,7 @@ class ScoreMachine(Denoiser):
                 x[rows].to(self.dictionary.device),
                 [alpha_bars[i] for i in rows],
                 window,
-                self.dictionary.members(label),
+                label,
             ).to(x.device)
         return mean
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from patchmosaic.errors import InputError
@@ -24,7 +24,7 @@ POINT_GROUPS: dict[str, tuple[tuple[int, bool], ...]] = {
 }
 
 
-def transform(images: Float[Tensor, "... h w"], element: tuple[int, bool]) -> Float[Tensor, "... h2 w2"]:
+def transform(images: Shaped[Tensor, "... h w"], element: tuple[int, bool]) -> Shaped[Tensor, "... h2 w2"]:
     """Apply one element of a point group to the last two dimensions."""
     turns, flip = element
     turned = torch.rot90(images, turns, dims=(-2, -1))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
@@ -27,7 +27,7 @@ class Engine(ABC):
         x: Float[Tensor, "b c h w"],
         alpha_bars: list[float],
         window: int | None,
-        members: Int[Tensor, " m"],
+        label: int | None,
     ) -> Float[Tensor, "b c h w"]:
         """The posterior mean of the clean pixels (eq. 3-10, 39-41), in the dtype of ``x``.
 
@@ -37,5 +37,5 @@ class Engine(ABC):
             x: noisy images on the dictionary's device.
             alpha_bars: one noise level in [0, 1) per image.
             window: an odd P, or None for the whole image with one weight per image.
-            members: indices of the training images to use.
+            label: the class whose training images to use; None for all.
         """

@@ -38,7 +38,7 @@ class DenseEngine(Engine):
         x: Float[Tensor, "b c h w"],
         alpha_bars: list[float],
         window: int | None,
-        members: Int[Tensor, " m"],
+        label: int | None,
     ) -> Float[Tensor, "b c h w"]:
         """See :meth:`Engine.posterior_mean`."""
         channels, height, width = x.shape[1:]
@@ -52,6 +52,7 @@ class DenseEngine(Engine):
         parts = [part for block in blocks for part in block.split(limit, key_size)]
         tiles = [_Tile(part, x, alpha_bars, frame, limit, whole=window is None) for part in parts]
         images_at_once = max(1, limit // max(tile.numbers_per_image for tile in tiles))
+        members = self.dictionary.members(label)
         for _, images in self.dictionary.chunks(members, images_at_once, torch.float64):
             padded = _pad(images, frame)
             for tile in tiles:

@@ -1,0 +1,222 @@
+"""The fast CPU engine: box sums of shifted squared differences, compiled (box.cpp).
+
+For every shift between pixel and patch the squared differences are computed once, and each window is a running
+sum of them, so a pair of pixel and patch costs the same for any window. Nothing is approximated: patches are
+left out only where their weights together stay below 1e-7 of the pixel's.
+"""
+
+import ctypes
+import math
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmosaic.dictionary import Dictionary
+from patchmosaic.engines.base import Engine
+from patchmosaic.engines.dense import DenseEngine
+from patchmosaic.engines.native import library
+from patchmosaic.errors import InputError
+from patchmosaic.symmetry import Rules
+
+_LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
+_MAX_ERROR = 3e-4  # in the log2 of a weight, before an answer is computed anew in float64
+_FLOAT32 = 2.0**-24
+
+
+class Boxes(NamedTuple):
+    """Sums for a batch of queries and several windows, as in :mod:`patchmosaic.posterior` but in base 2.
+
+    ``smallest`` is the squared distance of the closest patch: minus its logit, but for the precision.
+    """
+
+    smallest: Float[Tensor, "b p hw"]
+    total: Float[Tensor, "b p hw"]
+    weighted: Float[Tensor, "b p hw c"]
+
+
+class BoxEngine(Engine):
+    """Local machines on a CPU in float32; everything else goes to the dense engine.
+
+    Differences are float32 and their sums float64. The estimated error of a log-weight is checked for every
+    sample; where it could exceed 3e-4 (a large window at very low noise, far from all data), the sample is
+    computed by the dense engine in float64. See docs/engines.md for measurements.
+    """
+
+    def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
+        super().__init__(dictionary, rules, memory_budget)
+        _library()
+        self._dense = DenseEngine(dictionary, rules, memory_budget)
+        self._layouts = _Layouts(dictionary)
+
+    def posterior_mean(
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
+    ) -> Float[Tensor, "b c h w"]:
+        """See :meth:`Engine.posterior_mean`."""
+        if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
+            return self._dense.posterior_mean(x, alpha_bars, window, label)
+        sums = self.sums(x, alpha_bars, [window], label)
+        mean = (sums.weighted / sums.total.unsqueeze(-1))[:, 0].transpose(1, 2).reshape(x.shape).float()
+        errors = _log_error(x, _precision(alpha_bars), window, sums.smallest[:, 0])
+        for i in (errors > _MAX_ERROR).nonzero().flatten().tolist():
+            one = slice(i, i + 1)
+            mean[one] = self._dense.posterior_mean(x[one].double(), alpha_bars[one], window, label).float()
+        return mean
+
+    def sums(
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
+    ) -> Boxes:
+        """The sums for several windows from one pass over the images.
+
+        Args:
+            x: noisy images, float32.
+            alpha_bars: one noise level per image.
+            windows: odd sizes.
+            label: the class whose training images to use; None for all.
+        """
+        batch, channels, height, width = x.shape
+        layout = self._layouts.of(label)
+        radii = [self._radius(window, height, width) for window in windows]
+        symmetry, first, shifts = self._row_shifts(min(radii), height)
+        items = layout.blocks * shifts
+        workers = max(1, min(torch.get_num_threads(), items))
+        parts = [_new_boxes(batch, len(windows), height * width, channels) for _ in range(workers)]
+        precision = _precision(alpha_bars)
+        signal = torch.tensor([math.sqrt(a) for a in alpha_bars], dtype=torch.float64)
+        queries = x.permute(0, 2, 3, 1).contiguous()
+        radii_tensor = torch.tensor(radii, dtype=torch.int32)
+        skip = math.log2(_LEFT_OUT / (layout.images * height * width))
+        native = _library()
+
+        def work(worker: int) -> None:
+            size = native.box_scratch(height, width, channels, len(windows))
+            scratch = torch.empty(size + 64, dtype=torch.uint8)
+            native.box_sums(
+                symmetry,
+                self.rules.padding == "circular",
+                *(height, width, channels, len(windows)),
+                radii_tensor.data_ptr(),
+                layout.codes.data_ptr(),
+                None if layout.levels is None else layout.levels.data_ptr(),
+                layout.images,
+                batch,
+                *(queries.data_ptr(), signal.data_ptr(), precision.data_ptr()),
+                skip,
+                *(first, shifts),
+                *(items * worker // workers, items * (worker + 1) // workers),
+                scratch.data_ptr() + -scratch.data_ptr() % 64,
+                *(part.data_ptr() for part in parts[worker]),
+            )
+
+        if workers == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, range(workers)))
+        return _merge(parts, precision)
+
+    def _radius(self, window: int, height: int, width: int) -> int:
+        """Half the window; where zeros lie outside the image, no more than reaches all of it."""
+        radius = window // 2
+        return radius if self.rules.padding == "circular" else min(radius, max(height, width) - 1)
+
+    def _row_shifts(self, radius: int, height: int) -> tuple[int, int, int]:
+        """The kernel's name for the symmetry, the first row shift between pixel and patch, and their number."""
+        if not self.rules.translation:
+            return 0, 0, 1
+        if self.rules.padding == "zeros":
+            reach = max(0, height - 2 * radius - 1)
+            return 1, -reach, 2 * reach + 1
+        if self.rules.keys == "all":
+            return 2, 0, height
+        return 3, 1 - height, 2 * height - 1
+
+
+class _Layout(NamedTuple):
+    """Training images in the kernel's order (blocks, height, width, channels, lanes)."""
+
+    codes: Tensor
+    levels: Tensor | None
+    images: int
+    blocks: int
+
+
+class _Layouts:
+    """The layouts used last, in no more memory than a few times the dictionary's."""
+
+    def __init__(self, dictionary: Dictionary):
+        self.dictionary = dictionary
+        self.kept: OrderedDict[int | None, _Layout] = OrderedDict()
+
+    def of(self, label: int | None) -> _Layout:
+        """All images of a class, or all images."""
+        if label not in self.kept:
+            self.kept[label] = self._make(self.dictionary.members(label))
+            while len(self.kept) > 1 and self._nbytes() > 2.5 * self.dictionary.nbytes:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(label)
+        return self.kept[label]
+
+    def _nbytes(self) -> int:
+        return sum(layout.codes.nbytes for layout in self.kept.values())
+
+    def _make(self, members: Int[Tensor, " m"]) -> _Layout:
+        levels = self.dictionary.levels
+        dtype = torch.float32 if levels is None else torch.uint8
+        lanes = _library().box_lanes()
+        images = len(members) * len(self.dictionary.group)
+        blocks = -(-images // lanes)
+        channels, height, width = self.dictionary.shape
+        codes = torch.zeros(blocks, height, width, channels, lanes, dtype=dtype)
+        filled = 0
+        for part in members.split(lanes):
+            for stored in self.dictionary.stored(part):
+                for image in stored.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+                    block, lane = divmod(filled, lanes)
+                    codes[block, ..., lane : lane + 1] = image
+                    filled += 1
+        return _Layout(codes, None if levels is None else levels.float(), images, blocks)
+
+
+def _library() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        raise InputError(
+            "this installation has no compiled engine (no C++ compiler was found): use engine='dense'"
+        )
+    return found
+
+
+def _new_boxes(batch: int, windows: int, pixels: int, channels: int) -> Boxes:
+    smallest = torch.full((batch, windows, pixels), 1e300, dtype=torch.float64)
+    return Boxes(
+        smallest, torch.zeros_like(smallest), torch.zeros(*smallest.shape, channels, dtype=torch.float64)
+    )
+
+
+def _merge(parts: list[Boxes], precision: Float[Tensor, " b"]) -> Boxes:
+    """The sum over all parts."""
+    smallest = torch.stack([part.smallest for part in parts]).amin(0)
+    scales = [torch.exp2((smallest - part.smallest) * precision.view(-1, 1, 1)) for part in parts]
+    total = sum(part.total * scale for part, scale in zip(parts, scales, strict=True))
+    weighted = sum(part.weighted * scale.unsqueeze(-1) for part, scale in zip(parts, scales, strict=True))
+    return Boxes(smallest, torch.as_tensor(total), torch.as_tensor(weighted))
+
+
+def _precision(alpha_bars: list[float]) -> Float[Tensor, " b"]:
+    """What turns a squared distance into minus a log2-weight."""
+    return 0.5 / math.log(2) / (1 - torch.tensor(alpha_bars, dtype=torch.float64))
+
+
+def _log_error(
+    x: Tensor, precision: Tensor, window: int, smallest: Float[Tensor, "b hw"]
+) -> Float[Tensor, " b"]:
+    """The estimated rounding error of each sample's log2-weights, worst pixel.
+
+    Each of the n squares in a box errs by up to 3u of itself, with random signs.
+    """
+    box = smallest.amax(1) * precision
+    return 3 * _FLOAT32 * box / math.sqrt(x.shape[1] * window**2)

@@ -1,0 +1,40 @@
+"""The compiled part: finding the library built for this processor, and calling it."""
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+# Built by hatch_build.py from box.cpp; the best one that the processor can run is used.
+_BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The compiled library, or None where the package was installed without one."""
+    for build in _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
+        path = Path(__file__).with_name(f"_box_{build}.so")
+        if path.exists():
+            return _declare(ctypes.CDLL(str(path)))
+    return None
+
+
+def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
+    c_int, c_int64, c_float, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+    found.box_lanes.restype = c_int
+    found.box_scratch.restype = c_int64
+    found.box_scratch.argtypes = [c_int] * 4
+    found.box_sums.restype = None
+    found.box_sums.argtypes = [
+        *[c_int] * 6,  # symmetry, wraps, height, width, channels, windows
+        *[pointer] * 3,  # radii, codes, levels
+        c_int64,  # images
+        c_int,  # batch
+        *[pointer] * 3,  # queries, signal, precision
+        c_float,  # skip
+        *[c_int] * 2,  # first_shift, row_shifts
+        *[c_int64] * 2,  # item_from, item_to
+        *[pointer] * 4,  # scratch, smallest, total, weighted
+    ]
+    return found
