@@ -47,7 +47,7 @@ def pairs(
     from PIL import Image, ImageDraw, ImageFont
 
     count, _, height, width = left.shape
-    scale = max(1, 88 // max(height, width))
+    scale = max(1, 96 // max(height, width))
     cell_width, cell_height = 2 * scale * width + _GAP, scale * height
     rows = -(-count // max(1, 1000 // (cell_width + _PAIR_GAP)))
     columns = -(-count // rows)

@@ -155,12 +155,13 @@ class _Layouts:
         """All images of a class, or all images."""
         if label not in self.kept:
             self.kept[label] = self._make(self.dictionary.members(label))
-            while len(self.kept) > 1 and self._nbytes() > 2.5 * self.dictionary.nbytes:
+            while len(self.kept) > 1 and self.nbytes() > 2.5 * self.dictionary.nbytes:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(label)
         return self.kept[label]
 
-    def _nbytes(self) -> int:
+    def nbytes(self) -> int:
+        """Bytes held."""
         return sum(layout.codes.nbytes for layout in self.kept.values())
 
     def _make(self, members: Int[Tensor, " m"]) -> _Layout:

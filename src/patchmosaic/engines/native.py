@@ -13,11 +13,20 @@ _BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled library, or None where the package was installed without one."""
-    for build in _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
-        path = Path(__file__).with_name(f"_box_{build}.so")
-        if path.exists():
-            return _declare(ctypes.CDLL(str(path)))
-    return None
+    found = builds()
+    return load(found[0]) if found else None
+
+
+def builds() -> list[Path]:
+    """The builds at hand that this processor can run, the fastest first."""
+    names = _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",))
+    paths = [Path(__file__).with_name(f"_box_{name}.so") for name in names]
+    return [path for path in paths if path.exists()]
+
+
+def load(path: str | Path) -> ctypes.CDLL:
+    """Load one build."""
+    return _declare(ctypes.CDLL(str(path)))
 
 
 def _declare(found: ctypes.CDLL) -> ctypes.CDLL:

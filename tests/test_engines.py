@@ -1,0 +1,147 @@
+"""Every engine against the dense float64 twin, and the box engine's own promises."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import patchmosaic as pm
+from battery import MACHINES, SHAPES, WHOLE, queries, training_images, worst_error
+from patchmosaic import engines
+from patchmosaic.engines import box, native
+
+needs_compiled = pytest.mark.skipif(native.library() is None, reason="installed without a C++ compiler")
+ENGINES = [pytest.param("box", marks=needs_compiled)]  # every engine but the twin itself
+TOLERANCE = 5e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("shape", "stored"), SHAPES, ids=str)
+@pytest.mark.parametrize("name", MACHINES)
+def test_local_machines(engine, shape, stored, name):
+    images = training_images(shape, 70, stored)
+    for window in (1, 3, 5, 2 * max(shape) - 1):
+        if name != "ELS inside" or window <= min(shape[1:]):
+            assert worst_error(images, engine, MACHINES[name], window) <= TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_image_machines(engine, name):
+    assert worst_error(training_images((3, 6, 5), 30, "bytes"), engine, WHOLE[name], None) <= TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 130])
+def test_any_number_of_images(engine, name, count):
+    """At ᾱ = 0 every patch weighs the same, so one lost, doubled or invented shows."""
+    images = training_images((1, 6, 7), count + 1, "bytes")[1:]
+    images = torch.cat([images[:1], images]) if count == 1 else images
+    assert worst_error(images, engine, MACHINES[name], 3, (0.0, 0.5)) <= 2e-6
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MACHINES)
+def test_labels_and_groups(engine, name):
+    images = training_images((1, 6, 6), 90, "bytes")
+    options = {"labels": torch.arange(90) % 4, "asked": torch.tensor([2, 0]), "group": "d4"}
+    assert worst_error(images, engine, MACHINES[name], 3, (0.0, 0.4, 0.99), **options) <= TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_repeated_patches_share_their_weight(engine):
+    """Two tones: thousands of equal patches, exact ties, and a closed form."""
+    data = pm.load_dataset("two-tone", size=8)
+    machine = pm.ScoreMachine(
+        data.images, locality=3, symmetry="translation", padding="circular", engine=engine
+    )
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    windows = (
+        torch.nn.functional.pad(x.double(), (1, 1, 1, 1), mode="circular").unfold(2, 3, 1).unfold(3, 3, 1)
+    )
+    expected = torch.tanh(0.3**0.5 * windows.sum((-1, -2)) / 0.7)
+    torch.testing.assert_close(machine.denoise(x, 0.3).double(), expected, rtol=0, atol=2e-6)
+
+
+@needs_compiled
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_share_the_work(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    images = training_images((1, 9, 8), 140, "bytes")
+    for rules in MACHINES.values():
+        assert worst_error(images, "box", rules, 5, (0.0, 0.6)) <= 2e-6
+
+
+@needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+def test_several_windows_from_one_pass(name):
+    symmetry, padding, keys = MACHINES[name]
+    windows = [1, 3, 5, 7]
+    images = training_images((3, 8, 9), 70, "bytes")
+    machine = pm.ScoreMachine(images, None, 3, symmetry, padding, keys=keys, engine="box")
+    x = queries(machine, 0.6)
+    sums = machine.engine.sums(x, [0.6, 0.6], windows, None)
+    together = sums.weighted / sums.total.unsqueeze(-1)
+    for i, window in enumerate(windows):
+        alone = pm.ScoreMachine(images, None, window, symmetry, padding, keys=keys, engine="dense")
+        expected = alone.denoise(x.double(), 0.6).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(together[:, i], expected, rtol=0, atol=2e-6)
+
+
+@needs_compiled
+def test_what_float32_cannot_resolve_is_done_in_float64(monkeypatch):
+    images = training_images((3, 8, 8), 40, "bytes")
+    machine = pm.ScoreMachine(images, None, 9, "translation", engine="box")
+    redone = []
+    dense = machine.engine._dense.posterior_mean
+    monkeypatch.setattr(
+        machine.engine._dense, "posterior_mean", lambda x, *rest: redone.append(len(x)) or dense(x, *rest)
+    )
+    x = queries(machine, 0.9999)
+    assert len(machine.denoise(x, 0.9999)) == 2
+    assert redone == [1], "the noise is far from all data; the noised image is not"
+
+
+@needs_compiled
+def test_layouts_of_classes_stay_within_bounds():
+    images = training_images((1, 6, 6), 2000, "bytes")
+    machine = pm.ScoreMachine(images, torch.arange(2000) % 10, 3, "translation", engine="box")
+    x = queries(machine, 0.5)
+    for label in (None, *range(10), None):
+        machine.denoise(x, 0.5, label)
+    assert machine.engine._layouts.nbytes() <= 2.5 * machine.dictionary.nbytes
+
+
+def test_every_build_agrees(tmp_path):
+    """Each instruction set that was built gives the same numbers as the one in use."""
+    built = sorted(native.builds())
+    if not built:
+        pytest.skip("installed without a C++ compiler")
+    code = (
+        "import sys, torch, patchmosaic as pm\n"
+        "from patchmosaic.engines import native\n"
+        "native.library.cache_clear(); native.library = lambda: native.load(sys.argv[1])\n"
+        "from patchmosaic.engines import box; box.library = native.library\n"
+        "rng = torch.Generator().manual_seed(0)\n"
+        "images = torch.randint(0, 256, (100, 3, 8, 8), generator=rng, dtype=torch.uint8)\n"
+        "x = torch.randn(2, 3, 8, 8, generator=rng)\n"
+        "machine = pm.ScoreMachine(images, None, 5, 'translation', engine='box')\n"
+        "torch.save(machine.denoise(x, 0.8), sys.argv[2])\n"
+    )
+    answers = []
+    for path in built:
+        subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "d.pt")], check=True)
+        answers.append(torch.load(tmp_path / "d.pt"))
+    for answer in answers[1:]:
+        torch.testing.assert_close(answer, answers[0], rtol=0, atol=2e-6)
+
+
+def test_auto_is_the_fastest_that_can_run(monkeypatch):
+    assert engines.choose("auto") is (engines.DenseEngine if native.library() is None else engines.BoxEngine)
+    monkeypatch.setattr(engines, "library", lambda: None)
+    assert engines.choose("auto") is engines.DenseEngine
+    monkeypatch.setattr(box, "library", lambda: None)
+    with pytest.raises(pm.InputError, match="dense"):
+        pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), engine="box")
