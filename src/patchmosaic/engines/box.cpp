@@ -103,6 +103,7 @@ Range partners(int symmetry, int n, int r, int d) {
 struct Problem {
     int symmetry, wraps, height, width, channels, windows;
     const int32_t *radii;
+    int direct;  // one window of radius 1 or 2, summed in float32
 };
 
 // The sums of one query and one window: the smallest box so far, and the weights and weighted values relative to it.
@@ -110,9 +111,16 @@ struct State {
     double *smallest, *total, *weighted;
 };
 
+struct Query {
+    const float *pixels;  // (height, width, channels)
+    double signal, precision;
+    float skip;  // log2 of the weight, relative to the largest, below which patches are left out
+};
+
 struct Block {
     const Floats *keys;  // (height, width, channels, LANES)
     Doubles bias[2 * GROUP];  // 0, or huge where a lane is empty
+    Floats float_bias[GROUP];
 };
 
 struct Scratch {
@@ -121,54 +129,53 @@ struct Scratch {
     Floats *sums;     // (windows, height * width, 1 + channels, WIDTH)
 };
 
+// The squared difference of pixel (y, x) and key (y + dy, x + dx), summed over channels.
 template <int C>
-INLINE void square_differences(const Problem &P, const Block &B, const float *query, double signal, Floats *plane,
-                               int dy, int dx, Range rows, Range columns) {
+INLINE void square_difference(const Problem &P, const Block &B, const float *query, Floats s, Floats rest, int y, int x,
+                              int key_row, int dx, Floats *out) {
     const int c = C ? C : P.channels;
-    const Floats s = splat((float)signal), rest = splat((float)(signal - (float)signal));
-    for (int y = rows.from; y < rows.to; y++) {
-        const int key_row = wrapped(y + dy, P.height);
-        for (int x = columns.from; x < columns.to; x++) {
-            const int key_column = wrapped(x + dx, P.width);
-            const float *q = query + (y * P.width + x) * c;
-            const Floats *k = B.keys + (key_row * P.width + key_column) * c * GROUP;
-            Floats t[GROUP];
-            for (int g = 0; g < GROUP; g++) {
-                Floats d = q[0] - s * k[g] - rest * k[g];
-                t[g] = d * d;
-            }
-            for (int j = 1; j < c; j++)
-                for (int g = 0; g < GROUP; g++) {
-                    Floats d = q[j] - s * k[j * GROUP + g] - rest * k[j * GROUP + g];
-                    t[g] += d * d;
-                }
-            for (int g = 0; g < GROUP; g++) plane[(y * P.width + x) * GROUP + g] = t[g];
-        }
+    const float *q = query + (y * P.width + x) * c;
+    const Floats *k = B.keys + (key_row * P.width + wrapped(x + dx, P.width)) * c * GROUP;
+    for (int g = 0; g < GROUP; g++) {
+        Floats d = q[0] - s * k[g] - rest * k[g];
+        out[g] = d * d;
     }
+    for (int j = 1; j < c; j++)
+        for (int g = 0; g < GROUP; g++) {
+            Floats d = q[j] - s * k[j * GROUP + g] - rest * k[j * GROUP + g];
+            out[g] += d * d;
+        }
 }
 
-// Weigh LANES patches, whose boxes are given, against one query pixel.
 template <int C>
-INLINE void weigh(const Problem &P, const Doubles *box, double precision, float skip, double &smallest, Floats *sums,
-                  const Floats *values) {
+INLINE void square_differences(const Problem &P, const Block &B, const Query &Q, Floats *plane, int dy, int dx,
+                               Range rows, Range columns) {
+    const Floats s = splat((float)Q.signal), rest = splat((float)(Q.signal - (float)Q.signal));
+    for (int y = rows.from; y < rows.to; y++)
+        for (int x = columns.from; x < columns.to; x++)
+            square_difference<C>(P, B, Q.pixels, s, rest, y, x, wrapped(y + dy, P.height), dx,
+                                 plane + (y * P.width + x) * GROUP);
+}
+
+// Weigh LANES patches against one query pixel. `exponent(g)` is the log2-weight of a vector of them relative to
+// `smallest`, `least()` the smallest of their boxes.
+template <int C, class Exponent, class Least>
+INLINE void weigh(const Problem &P, const Query &Q, double &smallest, Floats *sums, const Floats *values,
+                  Exponent exponent, Least least) {
     const int c = C ? C : P.channels;
     Floats e[GROUP], top;
     auto exponents = [&] {
-        for (int g = 0; g < GROUP; g++)
-            e[g] = join((smallest - box[2 * g]) * precision, (smallest - box[2 * g + 1]) * precision);
+        for (int g = 0; g < GROUP; g++) e[g] = exponent(g);
         top = e[0];
         for (int g = 1; g < GROUP; g++) top = max(top, e[g]);
     };
     exponents();
-    if (!any_above(top, skip)) return;
+    if (!any_above(top, Q.skip)) return;
     if (__builtin_expect(any_above(top, HEADROOM), 0)) {
-        double least = NOTHING;
-        for (int i = 0; i < 2 * GROUP; i++)
-            for (int l = 0; l < WIDTH / 2; l++) least = std::min(least, box[i][l]);
-        const double fall = (least - smallest) * precision;
+        const double box = least(), fall = (box - smallest) * Q.precision;
         const float kept = fall < FLOOR ? 0.f : (float)std::exp2(fall);
         for (int j = 0; j <= c; j++) sums[j] *= kept;
-        smallest = least;
+        smallest = box;
         exponents();
     }
     Floats weights[GROUP], total = Floats{};
@@ -196,8 +203,8 @@ INLINE void slide(Doubles *column, const Floats *added, const Floats *dropped) {
 
 // Sum the boxes of one window size at one shift, and weigh them. `rows`, `columns` are the query pixels.
 template <int C>
-INLINE void sum_boxes(const Problem &P, const Block &B, const Scratch &S, int r, double precision, float skip,
-                      int dy, int dx, Range rows, Range columns, double *smallest, Floats *sums) {
+INLINE void sum_boxes(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int r, int dy, int dx,
+                      Range rows, Range columns, double *smallest, Floats *sums) {
     const int c = C ? C : P.channels, h = P.height, w = P.width;
     const Range around = P.wraps ? Range{0, w} : Range{std::max(columns.from - r, 0), std::min(columns.to + r, w)};
     auto plane_row = [&](int y) -> const Floats * {  // null where zeros lie
@@ -236,18 +243,86 @@ INLINE void sum_boxes(const Problem &P, const Block &B, const Scratch &S, int r,
                 if (const Doubles *a = column(x - r - 1))
                     for (int i = 0; i < 2 * GROUP; i++) box[i] -= a[i];
             const int pixel = y * w + x, key = key_row * w + wrapped(x + dx, w);
-            weigh<C>(P, box, precision, skip, smallest[pixel], sums + pixel * (1 + c), B.keys + key * c * GROUP);
+            double &best = smallest[pixel];
+            auto exponent = [&](int g) {
+                return join((best - box[2 * g]) * Q.precision, (best - box[2 * g + 1]) * Q.precision);
+            };
+            auto least = [&] {
+                double low = NOTHING;
+                for (int i = 0; i < 2 * GROUP; i++)
+                    for (int l = 0; l < WIDTH / 2; l++) low = std::min(low, box[i][l]);
+                return low;
+            };
+            weigh<C>(P, Q, best, sums + pixel * (1 + c), B.keys + key * c * GROUP, exponent, least);
+        }
+    }
+}
+
+// The same for a small window of radius R in float32, whose few terms are added one by one: nothing is ever
+// subtracted, so the sum is good to a few units in its last place.
+template <int C, int R>
+INLINE void add_boxes(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int dy, int dx, Range rows,
+                      Range columns, double *smallest, Floats *sums) {
+    const int c = C ? C : P.channels, h = P.height, w = P.width, span = 2 * R + 1;
+    const int stride = (w + 2 * R) * GROUP, left = columns.from - R, right = columns.to + R;
+    const Floats s = splat((float)Q.signal), rest = splat((float)(Q.signal - (float)Q.signal));
+    Floats *ring = S.plane, *column = (Floats *)S.column;
+    for (int y = rows.from - R, slot = 0; y < rows.to + R; y++, slot = slot + 1 == span ? 0 : slot + 1) {
+        Floats *row = ring + slot * stride;
+        const bool outside = !P.wraps && (y < 0 || y >= h);
+        const int from = outside ? right : P.wraps ? left : std::max(left, 0);
+        const int to = outside ? right : P.wraps ? right : std::min(right, w);
+        for (int i = 0; i < (from - left) * GROUP; i++) row[i] = Floats{};
+        if (!outside) {
+            const int query_row = wrapped(y, h), key_row = wrapped(y + dy, h);
+            for (int x = from; x < to; x++)
+                square_difference<C>(P, B, Q.pixels, s, rest, query_row, wrapped(x, w), key_row, dx,
+                                     row + (x - left) * GROUP);
+        }
+        for (int i = (to - left) * GROUP; i < (right - left) * GROUP; i++) row[i] = Floats{};
+        if (y < rows.from + R) continue;
+        for (int i = 0; i < (right - left) * GROUP; i++) {
+            Floats a = ring[i];
+            for (int j = 1; j < span; j++) a += ring[j * stride + i];
+            column[i] = a;
+        }
+        const int out = y - R, key_row = wrapped(out + dy, h);
+        for (int x = columns.from; x < columns.to; x++) {
+            const int pixel = out * w + x, key = key_row * w + wrapped(x + dx, w);
+            Floats box[GROUP];
+            for (int g = 0; g < GROUP; g++) {
+                box[g] = B.float_bias[g];
+                for (int j = 0; j < span; j++) box[g] += column[(x - columns.from + j) * GROUP + g];
+            }
+            double &best = smallest[pixel];
+            const float precision = (float)Q.precision;
+            auto exponent = [&](int g) { return ((float)std::min(best, 1e30) - box[g]) * precision; };
+            auto least = [&] {
+                float low = 1e30f;
+                for (int g = 0; g < GROUP; g++)
+                    for (int l = 0; l < WIDTH; l++) low = std::min(low, box[g][l]);
+                return (double)low;
+            };
+            weigh<C>(P, Q, best, sums + pixel * (1 + c), B.keys + key * c * GROUP, exponent, least);
         }
     }
 }
 
 // Add one block to the sums of one query, for the row shifts in [dy_from, dy_to).
 template <int C>
-void add_block(const Problem &P, const Block &B, const Scratch &S, const float *query, double signal, double precision,
-               float skip, int dy_from, int dy_to, const State *states) {
+void add_block(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int dy_from, int dy_to,
+               const State *states) {
     const int c = C ? C : P.channels, pixels = P.height * P.width;
     for (int dy = dy_from; dy < dy_to; dy++)
         for (int dx = -P.width + 1; dx < P.width; dx++) {
+            if (P.direct) {
+                const int r = P.radii[0];
+                const Range a = partners(P.symmetry, P.height, r, dy), b = partners(P.symmetry, P.width, r, dx);
+                if (a.empty() || b.empty()) continue;
+                if (r == 1) add_boxes<C, 1>(P, B, S, Q, dy, dx, a, b, states[0].smallest, S.sums);
+                else add_boxes<C, 2>(P, B, S, Q, dy, dx, a, b, states[0].smallest, S.sums);
+                continue;
+            }
             Range rows{P.height, 0}, columns{P.width, 0};
             for (int i = 0; i < P.windows; i++) {
                 const int r = P.radii[i];
@@ -259,13 +334,12 @@ void add_block(const Problem &P, const Block &B, const Scratch &S, const float *
             if (rows.empty() || columns.empty()) continue;
             rows = P.wraps ? Range{0, P.height} : Range{std::max(rows.from, 0), std::min(rows.to, P.height)};
             columns = P.wraps ? Range{0, P.width} : Range{std::max(columns.from, 0), std::min(columns.to, P.width)};
-            square_differences<C>(P, B, query, signal, S.plane, dy, dx, rows, columns);
+            square_differences<C>(P, B, Q, S.plane, dy, dx, rows, columns);
             for (int i = 0; i < P.windows; i++) {
                 const int r = P.radii[i];
                 const Range a = partners(P.symmetry, P.height, r, dy), b = partners(P.symmetry, P.width, r, dx);
                 if (!a.empty() && !b.empty())
-                    sum_boxes<C>(P, B, S, r, precision, skip, dy, dx, a, b, states[i].smallest,
-                                 S.sums + i * pixels * (1 + c));
+                    sum_boxes<C>(P, B, S, Q, r, dy, dx, a, b, states[i].smallest, S.sums + i * pixels * (1 + c));
             }
         }
 }
@@ -305,7 +379,8 @@ int box_lanes() { return LANES; }
 // Bytes of scratch memory for box_sums, which must be aligned to 64.
 int64_t box_scratch(int height, int width, int channels, int windows) {
     const int64_t pixels = (int64_t)height * width;
-    return 4 * LANES * pixels * (1 + channels) + 8 * LANES * width + 4 * WIDTH * windows * pixels * (1 + channels) +
+    const int64_t plane = std::max(pixels, 5 * ((int64_t)width + 4));  // or the ring of rows of add_boxes
+    return 4 * LANES * (pixels * channels + plane) + 8 * LANES * ((int64_t)width + 4) + 4 * WIDTH * windows * pixels * (1 + channels) +
            8 * windows * pixels;
 }
 
@@ -316,16 +391,16 @@ int64_t box_scratch(int height, int width, int channels, int windows) {
 // queries: (batch, height, width, channels). signal, precision: (batch,), sqrt(alpha_bar) and log2(e) / (2 sigma^2).
 // smallest: (batch, windows, pixels) starting at 1e300; total: the same; weighted: (..., channels).
 void box_sums(int symmetry, int wraps, int height, int width, int channels, int windows, const int32_t *radii,
-              const void *codes, const float *levels, int64_t images, int batch, const float *queries,
+              int direct, const void *codes, const float *levels, int64_t images, int batch, const float *queries,
               const double *signal, const double *precision, float skip, int first_shift, int row_shifts,
               int64_t item_from, int64_t item_to, char *scratch, double *smallest, double *total, double *weighted) {
-    const Problem P{symmetry, wraps, height, width, channels, windows, radii};
+    const Problem P{symmetry, wraps, height, width, channels, windows, radii, direct};
     const int64_t pixels = (int64_t)height * width, numbers = pixels * channels;
     Floats *keys = (Floats *)scratch;
     Scratch S;
     S.plane = keys + numbers * GROUP;
-    S.column = (Doubles *)(S.plane + pixels * GROUP);
-    S.sums = (Floats *)(S.column + width * 2 * GROUP);
+    S.column = (Doubles *)(S.plane + std::max(pixels, 5 * ((int64_t)width + 4)) * GROUP);
+    S.sums = (Floats *)(S.column + (width + 4) * 2 * GROUP);
     double *before = (double *)(S.sums + windows * pixels * (1 + channels));
     for (int64_t item = item_from; item < item_to;) {
         const int64_t block = item / row_shifts, end = std::min(item_to, (block + 1) * row_shifts);
@@ -337,6 +412,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
         for (int i = 0; i < 2 * GROUP; i++)
             for (int l = 0; l < WIDTH / 2; l++)
                 B.bias[i][l] = block * LANES + i * (WIDTH / 2) + l < images ? 0 : 1e30;
+        for (int g = 0; g < GROUP; g++) B.float_bias[g] = join(B.bias[2 * g], B.bias[2 * g + 1]);
         for (int b = 0; b < batch; b++) {
             State states[windows];
             for (int i = 0; i < windows; i++) {
@@ -345,13 +421,10 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
             }
             memcpy(before, states[0].smallest, sizeof(double) * windows * pixels);
             memset(S.sums, 0, sizeof(Floats) * windows * pixels * (1 + channels));
-            const float *query = queries + b * numbers;
-            if (channels == 1)
-                add_block<1>(P, B, S, query, signal[b], precision[b], skip, dy_from, dy_to, states);
-            else if (channels == 3)
-                add_block<3>(P, B, S, query, signal[b], precision[b], skip, dy_from, dy_to, states);
-            else
-                add_block<0>(P, B, S, query, signal[b], precision[b], skip, dy_from, dy_to, states);
+            const Query Q{queries + b * numbers, signal[b], precision[b], skip};
+            if (channels == 1) add_block<1>(P, B, S, Q, dy_from, dy_to, states);
+            else if (channels == 3) add_block<3>(P, B, S, Q, dy_from, dy_to, states);
+            else add_block<0>(P, B, S, Q, dy_from, dy_to, states);
             settle(P, S, precision[b], before, states);
         }
     }

@@ -25,6 +25,7 @@ from patchmosaic.symmetry import Rules
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 3e-4  # in the log2 of a weight, before an answer is computed anew in float64
 _FLOAT32 = 2.0**-24
+_DIRECT_RADII = (1, 2)  # of windows small enough to be added up term by term
 
 
 class Boxes(NamedTuple):
@@ -58,16 +59,28 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        sums = self.sums(x, alpha_bars, [window], label)
-        mean = (sums.weighted / sums.total.unsqueeze(-1))[:, 0].transpose(1, 2).reshape(x.shape).float()
-        errors = _log_error(x, _precision(alpha_bars), window, sums.smallest[:, 0])
-        for i in (errors > _MAX_ERROR).nonzero().flatten().tolist():
-            one = slice(i, i + 1)
-            mean[one] = self._dense.posterior_mean(x[one].double(), alpha_bars[one], window, label).float()
+        mean = torch.empty_like(x)
+        rows = torch.arange(len(x))
+        for direct in (True, False) if window // 2 in _DIRECT_RADII else (False,):
+            levels = [alpha_bars[i] for i in rows]
+            sums = self.sums(x[rows], levels, [window], label, direct)
+            means = (sums.weighted / sums.total.unsqueeze(-1))[:, 0].transpose(1, 2)
+            mean[rows] = means.reshape(mean[rows].shape).float()
+            terms = x.shape[1] * window**2
+            rows = rows[_log_error(sums.smallest[:, 0], _precision(levels), terms, direct) > _MAX_ERROR]
+            if len(rows) == 0:
+                return mean
+        levels = [alpha_bars[i] for i in rows]
+        mean[rows] = self._dense.posterior_mean(x[rows].double(), levels, window, label).float()
         return mean
 
     def sums(
-        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        windows: list[int],
+        label: int | None,
+        direct: bool = False,
     ) -> Boxes:
         """The sums for several windows from one pass over the images.
 
@@ -76,6 +89,7 @@ class BoxEngine(Engine):
             alpha_bars: one noise level per image.
             windows: odd sizes.
             label: the class whose training images to use; None for all.
+            direct: add up a single small window in float32 instead of keeping running sums in float64.
         """
         batch, channels, height, width = x.shape
         layout = self._layouts.of(label)
@@ -99,6 +113,7 @@ class BoxEngine(Engine):
                 self.rules.padding == "circular",
                 *(height, width, channels, len(windows)),
                 radii_tensor.data_ptr(),
+                direct,
                 layout.codes.data_ptr(),
                 None if layout.levels is None else layout.levels.data_ptr(),
                 layout.images,
@@ -213,11 +228,12 @@ def _precision(alpha_bars: list[float]) -> Float[Tensor, " b"]:
 
 
 def _log_error(
-    x: Tensor, precision: Tensor, window: int, smallest: Float[Tensor, "b hw"]
+    smallest: Float[Tensor, "b hw"], precision: Float[Tensor, " b"], terms: int, direct: bool
 ) -> Float[Tensor, " b"]:
-    """The estimated rounding error of each sample's log2-weights, worst pixel.
+    """The estimated rounding error of each sample's log2-weights, at its worst pixel.
 
-    Each of the n squares in a box errs by up to 3u of itself, with random signs.
+    Each of the terms of a box errs by up to 3u of itself, with random signs; adding them in float32 errs by
+    about 2u of the sum.
     """
-    box = smallest.amax(1) * precision
-    return 3 * _FLOAT32 * box / math.sqrt(x.shape[1] * window**2)
+    relative = 3 / math.sqrt(terms) + (2 if direct else 0)
+    return relative * _FLOAT32 * smallest.amax(1) * precision

@@ -37,7 +37,9 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_sums.restype = None
     found.box_sums.argtypes = [
         *[c_int] * 6,  # symmetry, wraps, height, width, channels, windows
-        *[pointer] * 3,  # radii, codes, levels
+        pointer,  # radii
+        c_int,  # direct
+        *[pointer] * 2,  # codes, levels
         c_int64,  # images
         c_int,  # batch
         *[pointer] * 3,  # queries, signal, precision
