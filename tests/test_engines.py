@@ -1,5 +1,6 @@
 """Every engine against the dense float64 twin, and the box engine's own promises."""
 
+import multiprocessing
 import subprocess
 import sys
 
@@ -145,3 +146,18 @@ def test_auto_is_the_fastest_that_can_run(monkeypatch):
     monkeypatch.setattr(box, "library", lambda: None)
     with pytest.raises(pm.InputError, match="dense"):
         pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), engine="box")
+
+
+@needs_compiled
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_can_go_on():
+    images = training_images((1, 6, 6), 70, "bytes")
+    machine = pm.ScoreMachine(images, None, 3, "translation", engine="box")
+    x = queries(machine, 0.5)
+    expected = machine.denoise(x, 0.5)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=lambda: answers.put(machine.denoise(x, 0.5).tolist()))
+    child.start()
+    assert answers.get(timeout=60) == expected.tolist()
+    child.join()

@@ -16,6 +16,17 @@ Closed-form score machines: what a convolutional diffusion model will draw, with
 training patches. Implements Kamb & Ganguli, "An analytic theory of creativity in convolutional diffusion
 models" (ICML 2025, arXiv 2412.20292)."""
 
+_GENERATE = """\
+Draw pictures from noise with a score machine:
+  is     ideal: sees the whole image, can only copy training images
+  es     equivariant: the whole image, copies circular translates
+  ls     local: each pixel sees a window, and training patches at its own place
+  els    equivariant local: a wrapped window, and training patches from everywhere
+  bbels  boundary-broken els: zeros outside the image tell pixels near the border where they are
+
+The output folder holds grid.png (each sample beside its nearest training image), samples.safetensors,
+metrics.json, and run.json (settings, seeds, the data's fingerprint, versions)."""
+
 _EXAMPLES = """\
 examples:
   patchmosaic generate
@@ -58,9 +69,8 @@ def _add_generate(commands: Any) -> None:
     command = commands.add_parser(
         "generate",
         help="draw pictures from noise, each beside its nearest training image",
-        description="Draw pictures from noise with a score machine. The output folder holds grid.png (each sample "
-        "beside its nearest training image), samples.safetensors, metrics.json, and run.json with the settings, "
-        "the data's fingerprint and the versions.",
+        usage="patchmosaic generate [options]",
+        description=_GENERATE,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

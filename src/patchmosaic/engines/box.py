@@ -7,8 +7,12 @@ left out only where their weights together stay below 1e-7 of the pixel's.
 
 import ctypes
 import math
+import os
+import sys
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -106,8 +110,7 @@ class BoxEngine(Engine):
         native = _library()
 
         def work(worker: int) -> None:
-            size = native.box_scratch(height, width, channels, len(windows))
-            scratch = torch.empty(size + 64, dtype=torch.uint8)
+            scratch = _scratch.address(native.box_scratch(height, width, channels, len(windows)))
             native.box_sums(
                 symmetry,
                 self.rules.padding == "circular",
@@ -122,15 +125,11 @@ class BoxEngine(Engine):
                 skip,
                 *(first, shifts),
                 *(items * worker // workers, items * (worker + 1) // workers),
-                scratch.data_ptr() + -scratch.data_ptr() % 64,
+                scratch,
                 *(part.data_ptr() for part in parts[worker]),
             )
 
-        if workers == 1:
-            work(0)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(work, range(workers)))
+        list(_pool(torch.get_num_threads()).map(work, range(workers)))
         return _merge(parts, precision)
 
     def _radius(self, window: int, height: int, width: int) -> int:
@@ -195,6 +194,32 @@ class _Layouts:
                     codes[block, ..., lane : lane + 1] = image
                     filled += 1
         return _Layout(codes, None if levels is None else levels.float(), images, blocks)
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="patchmosaic")
+
+
+if sys.platform != "win32":  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+class _Kept(threading.local):
+    """Memory that each thread keeps for its next call."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0, dtype=torch.uint8)
+
+    def address(self, size: int) -> int:
+        """Where ``size`` bytes lie, aligned to 64."""
+        if len(self.memory) < size + 64:
+            self.memory = torch.empty(size + 64, dtype=torch.uint8)
+        start = self.memory.data_ptr()
+        return start + -start % 64
+
+
+_scratch = _Kept()
 
 
 def _library() -> ctypes.CDLL:
