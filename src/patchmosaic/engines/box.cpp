@@ -45,9 +45,8 @@ INLINE Floats join(Doubles a, Doubles b) {
 INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE double sum(Floats a) {
-    double s = 0;
-    for (int i = 0; i < WIDTH; i++) s += a[i];
-    return s;
+    const Doubles b = low(a) + high(a);
+    return ((b[0] + b[4]) + (b[1] + b[5])) + ((b[2] + b[6]) + (b[3] + b[7]));
 }
 #if defined(__AVX512F__)
 INLINE bool any_above(Floats a, float bound) {
@@ -350,7 +349,7 @@ void settle(const Problem &P, const Scratch &S, double precision, const double *
     for (int i = 0; i < P.windows; i++)
         for (int p = 0; p < pixels; p++) {
             const double smallest = states[i].smallest[p], was = before[i * pixels + p];
-            const double kept = was == NOTHING ? 0 : std::exp2((smallest - was) * precision);
+            const double kept = was == smallest ? 1 : was == NOTHING ? 0 : std::exp2((smallest - was) * precision);
             const Floats *sums = S.sums + (i * pixels + p) * (1 + c);
             states[i].total[p] = states[i].total[p] * kept + sum(sums[0]);
             for (int j = 0; j < c; j++) {
@@ -361,12 +360,12 @@ void settle(const Problem &P, const Scratch &S, double precision, const double *
 }
 
 // Floats from the stored images: floats themselves, or bytes that stand for `levels`.
-void decode(const void *codes, const float *levels, int64_t from, int64_t count, float *out) {
+void decode(const void *codes, const float *__restrict levels, int64_t from, int64_t count, float *__restrict out) {
     if (!levels) {
         memcpy(out, (const float *)codes + from, sizeof(float) * count);
         return;
     }
-    const uint8_t *bytes = (const uint8_t *)codes + from;
+    const uint8_t *__restrict bytes = (const uint8_t *)codes + from;
     for (int64_t i = 0; i < count; i++) out[i] = levels[bytes[i]];
 }
 
