@@ -114,7 +114,7 @@ def count_denoising(monkeypatch):
 
 
 def test_ctrl_c_in_a_real_terminal_command(tmp_path):
-    arguments = ["generate", "--steps", "400", "--count", "2", "--limit", "60", "--batch", "2"]
+    arguments = ["generate", "--steps", "250", "--count", "2", "--limit", "60", "--dtype", "float64"]
     command = [sys.executable, "-m", "patchmosaic.cli", *arguments]
     process = subprocess.Popen([*command, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "cut" / "run.json").exists():

@@ -184,13 +184,13 @@ def _generate(args: argparse.Namespace) -> None:
     _check_device(args.device)
     data = config.load()
     machine = config.build(data, args.engine, args.memory, args.device)
-    run = Run(args.out or Path("runs") / _run_name(asdict(config), data.name), config, data)
+    run = Run(args.out or Path("runs") / _run_name(asdict(config), data.name), config, data, machine)
     if run.open(args.resume, args.overwrite):
         print(f"already complete: {run.folder / 'grid.png'}")
         return
     print(f"{config.machine} over {len(data):,} images of {data.name}, {run.describe_locality()}")
     started = time.monotonic()
-    generate(run, machine, args.batch)
+    generate(run, args.batch)
     print(f"{len(config.seeds)} pictures in {time.monotonic() - started:.1f} s: {run.folder / 'grid.png'}")
 
 

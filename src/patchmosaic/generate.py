@@ -21,6 +21,14 @@ from patchmosaic.schedule import SCHEDULES
 
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
+MACHINE_NAMES = {
+    "is": "Ideal score machine (IS)",
+    "es": "Equivariant score machine (ES)",
+    "ls": "Local score machine (LS)",
+    "els": "Equivariant local score machine (ELS)",
+    "bbels": "Boundary-broken equivariant local score machine (bbELS)",
+}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -121,18 +129,24 @@ class Run:
         folder: where; made if missing.
         config: what decides the result.
         data: the loaded training images.
+        machine: built by the configuration over the data.
     """
 
-    def __init__(self, folder: Path, config: Config, data: Dataset):
-        self.folder, self.config, self.data = folder, config, data
+    def __init__(self, folder: Path, config: Config, data: Dataset, machine: ScoreMachine):
+        self.folder, self.config, self.data, self.machine = folder, config, data, machine
         self.partial = folder / "unfinished"
-        locality = config.locality(data)
+        locality = machine.locality
         windows = locality.windows if isinstance(locality, LocalitySchedule) else locality
         alpha_bars = locality.alpha_bars if isinstance(locality, LocalitySchedule) else None
         record = {
             "config": asdict(config),
             "locality": {"windows": windows, "alpha_bars": alpha_bars},
             "data": {"name": data.name, "fingerprint": data.fingerprint, "shape": list(data.pixels.shape)},
+            "work": {
+                "engine": type(machine.engine).__name__,
+                "device": machine.dictionary.device.type,
+                "threads": torch.get_num_threads(),
+            },
             "versions": versions(),
         }
         self.record = json.loads(json.dumps(record))
@@ -202,14 +216,14 @@ class Run:
             return None
         return torch.tensor([given[i % len(given)] for i in range(len(self.config.seeds))])
 
-    def finish(self, machine: ScoreMachine, batch: int) -> None:
+    def finish(self, batch: int) -> None:
         """Join the batches, compare with the training images, draw, and clear up."""
         parts = [read_tensors(path)[0] for path, _ in self.batches(batch)]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         labels = self.labels()
         images = tensors["images"]
-        nearest = machine.dictionary.nearest(images, labels)
-        found = machine.dictionary.images(nearest, images.dtype).cpu()
+        nearest = self.machine.dictionary.nearest(images, labels)
+        found = self.machine.dictionary.images(nearest, images.dtype).cpu()
         rmse = (images - found).square().mean((1, 2, 3)).sqrt()
         tensors |= {"seeds": torch.tensor(self.config.seeds), "nearest": self.data.indices[nearest]}
         if labels is not None:
@@ -234,21 +248,11 @@ class Run:
         viz.save_png(viz.pairs(images, found, captions, title, subtitle), self.folder / "grid.png")
 
 
-MACHINE_NAMES = {
-    "is": "Ideal score machine (IS)",
-    "es": "Equivariant score machine (ES)",
-    "ls": "Local score machine (LS)",
-    "els": "Equivariant local score machine (ELS)",
-    "bbels": "Boundary-broken equivariant local score machine (bbELS)",
-}
-
-
-def generate(run: Run, machine: ScoreMachine, batch: int) -> None:
+def generate(run: Run, batch: int) -> None:
     """Draw every sample of a run that is not drawn yet.
 
     Args:
         run: opened with :meth:`Run.open`.
-        machine: built by the run's configuration.
         batch: samples at a time; does not change the result.
     """
     from tqdm import tqdm
@@ -259,23 +263,23 @@ def generate(run: Run, machine: ScoreMachine, batch: int) -> None:
             if path.exists():
                 bar.update((rows.stop - rows.start) * steps)
             else:
-                _draw_batch(run, machine, path, rows, bar)
-    run.finish(machine, batch)
+                _draw_batch(run, path, rows, bar)
+    run.finish(batch)
 
 
-def _draw_batch(run: Run, machine: ScoreMachine, path: Path, rows: slice, bar: Any) -> None:
+def _draw_batch(run: Run, path: Path, rows: slice, bar: Any) -> None:
     config = run.config
     schedule = SCHEDULES[config.schedule]()
     times = time_grid(schedule, config.steps, config.start)
     rngs = generators(config.seeds[rows])
-    noise = draw_noise(rngs, machine.dictionary.shape, getattr(torch, config.dtype))
+    noise = draw_noise(rngs, run.machine.dictionary.shape, getattr(torch, config.dtype))
     labels = run.labels()
     flow = _Flow(noise, rngs, config.trajectory, path.with_suffix(".state"))
     bar.update(flow.steps * len(noise))
     saved = time.monotonic()
     try:
         for step in reverse_flow(
-            machine,
+            run.machine,
             flow.x,
             times[flow.steps :],
             schedule,
@@ -302,6 +306,7 @@ class _Flow:
         self.x, self.rngs, self.keep, self.path, self.steps = noise, rngs, keep, path, 0
         self.states: list[Tensor] = []
         self.predictions: list[Tensor] = []
+        self.rng_states = torch.empty(0)
         if path.exists():
             tensors, metadata = read_tensors(path)
             self.x, self.steps = tensors["images"], int(metadata["steps"])

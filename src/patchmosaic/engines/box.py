@@ -29,6 +29,7 @@ from patchmosaic.symmetry import Rules
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 3e-4  # in the log2 of a weight, before an answer is computed anew in float64
 _FLOAT32 = 2.0**-24
+_ITEMS_AT_ONCE = 16
 _DIRECT_RADII = (1, 2)  # of windows small enough to be added up term by term
 
 
@@ -109,27 +110,37 @@ class BoxEngine(Engine):
         skip = math.log2(_LEFT_OUT / (layout.images * height * width))
         native = _library()
 
+        stopped = threading.Event()
+
         def work(worker: int) -> None:
             scratch = _scratch.address(native.box_scratch(height, width, channels, len(windows)))
-            native.box_sums(
-                symmetry,
-                self.rules.padding == "circular",
-                *(height, width, channels, len(windows)),
-                radii_tensor.data_ptr(),
-                direct,
-                layout.codes.data_ptr(),
-                None if layout.levels is None else layout.levels.data_ptr(),
-                layout.images,
-                batch,
-                *(queries.data_ptr(), signal.data_ptr(), precision.data_ptr()),
-                skip,
-                *(first, shifts),
-                *(items * worker // workers, items * (worker + 1) // workers),
-                scratch,
-                *(part.data_ptr() for part in parts[worker]),
-            )
+            first_item, end = (items * (worker + i) // workers for i in (0, 1))
+            at_once = max(shifts, _ITEMS_AT_ONCE)  # then the interpreter gets a chance to stop
+            for item in range(first_item, end, at_once):
+                if stopped.is_set():
+                    return
+                native.box_sums(
+                    symmetry,
+                    self.rules.padding == "circular",
+                    *(height, width, channels, len(windows)),
+                    radii_tensor.data_ptr(),
+                    direct,
+                    layout.codes.data_ptr(),
+                    None if layout.levels is None else layout.levels.data_ptr(),
+                    layout.images,
+                    batch,
+                    *(queries.data_ptr(), signal.data_ptr(), precision.data_ptr()),
+                    skip,
+                    *(first, shifts),
+                    *(item, min(end, item + at_once)),
+                    scratch,
+                    *(part.data_ptr() for part in parts[worker]),
+                )
 
-        list(_pool(torch.get_num_threads()).map(work, range(workers)))
+        try:
+            list(_pool(torch.get_num_threads()).map(work, range(workers)))
+        finally:
+            stopped.set()
         return _merge(parts, precision)
 
     def _radius(self, window: int, height: int, width: int) -> int:
