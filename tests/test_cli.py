@@ -71,8 +71,18 @@ def test_same_command_same_bytes_whatever_the_batch(tmp_path, extra):
     assert generate(tmp_path / "b", *extra, "--batch", "3") == 0
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
-    assert generate(tmp_path / "a", *extra) == 0
+    assert generate(tmp_path / "a", *extra, "--overwrite") == 0
     assert first == contents(tmp_path / "a")
+
+
+def test_repeating_a_complete_run_leaves_it_alone(tmp_path, monkeypatch, capsys):
+    assert generate(tmp_path / "run") == 0
+    before = contents(tmp_path / "run")
+    done = count_denoising(monkeypatch)
+    assert generate(tmp_path / "run") == 0
+    assert "already complete" in capsys.readouterr().out
+    assert not done
+    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])

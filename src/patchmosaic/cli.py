@@ -153,7 +153,9 @@ def _add_generate(commands: Any) -> None:
         "--out", type=Path, metavar="FOLDER", help="default: runs/ and a name made from the settings"
     )
     work.add_argument("--resume", action="store_true", help="finish an interrupted run")
-    work.add_argument("--overwrite", action="store_true", help="replace a run with other settings")
+    work.add_argument(
+        "--overwrite", action="store_true", help="draw anew over what the folder holds of a run"
+    )
     work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
     work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
     work.add_argument(

@@ -162,7 +162,7 @@ class Run:
         record = self.folder / "run.json"
         if record.exists():
             complete = self._check_found(read_json(record), resume, overwrite)
-            if resume and complete:
+            if complete and not overwrite:
                 return True
         elif resume:
             raise InputError(f"nothing to resume in {self.folder}: no run was started there")
@@ -200,7 +200,8 @@ class Run:
         )
 
     def _clear(self) -> None:
-        for path in (*self.partial.glob("*"), self.folder / "samples.safetensors"):
+        results = (self.folder / name for name in ("samples.safetensors", "metrics.json", "grid.png"))
+        for path in (*self.partial.glob("*"), *results):
             path.unlink(missing_ok=True)
 
     def batches(self, size: int) -> Iterator[tuple[Path, slice]]:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
 from patchmosaic.engines.native import library
 from patchmosaic.errors import InputError
+from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
@@ -33,23 +34,12 @@ _ITEMS_AT_ONCE = 16
 _DIRECT_RADII = (1, 2)  # of windows small enough to be added up term by term
 
 
-class Boxes(NamedTuple):
-    """Sums for a batch of queries and several windows, as in :mod:`patchmosaic.posterior` but in base 2.
-
-    ``smallest`` is the squared distance of the closest patch: minus its logit, but for the precision.
-    """
-
-    smallest: Float[Tensor, "b p hw"]
-    total: Float[Tensor, "b p hw"]
-    weighted: Float[Tensor, "b p hw c"]
-
-
 class BoxEngine(Engine):
     """Local machines on a CPU in float32; everything else goes to the dense engine.
 
-    Differences are float32 and their sums float64. The estimated error of a log-weight is checked for every
-    sample; where it could exceed 3e-4 (a large window at very low noise, far from all data), the sample is
-    computed by the dense engine in float64. See docs/engines.md for measurements.
+    Differences are float32; windows of 3 and 5 are summed in float32, larger ones in float64. The rounding error
+    of the log-weights is estimated for every sample; where it could exceed 3e-4 (very low noise, far from all
+    data), the sample is done again with float64 sums, then by the dense engine. See docs/engines.md.
     """
 
     def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
@@ -69,10 +59,8 @@ class BoxEngine(Engine):
         for direct in (True, False) if window // 2 in _DIRECT_RADII else (False,):
             levels = [alpha_bars[i] for i in rows]
             sums = self.sums(x[rows], levels, [window], label, direct)
-            means = (sums.weighted / sums.total.unsqueeze(-1))[:, 0].transpose(1, 2)
-            mean[rows] = means.reshape(mean[rows].shape).float()
-            terms = x.shape[1] * window**2
-            rows = rows[_log_error(sums.smallest[:, 0], _precision(levels), terms, direct) > _MAX_ERROR]
+            mean[rows] = finalize(sums)[:, 0].transpose(1, 2).reshape(-1, *x.shape[1:]).float()
+            rows = rows[_log_error(sums.maximum[:, 0], x.shape[1] * window**2, direct) > _MAX_ERROR]
             if len(rows) == 0:
                 return mean
         levels = [alpha_bars[i] for i in rows]
@@ -86,7 +74,7 @@ class BoxEngine(Engine):
         windows: list[int],
         label: int | None,
         direct: bool = False,
-    ) -> Boxes:
+    ) -> SoftmaxMean:
         """The sums for several windows from one pass over the images.
 
         Args:
@@ -95,6 +83,9 @@ class BoxEngine(Engine):
             windows: odd sizes.
             label: the class whose training images to use; None for all.
             direct: add up a single small window in float32 instead of keeping running sums in float64.
+
+        Returns:
+            The sums over all keys, of shape (batch, windows, height * width).
         """
         batch, channels, height, width = x.shape
         layout = self._layouts.of(label)
@@ -102,8 +93,10 @@ class BoxEngine(Engine):
         symmetry, first, shifts = self._row_shifts(min(radii), height)
         items = layout.blocks * shifts
         workers = max(1, min(torch.get_num_threads(), items))
-        parts = [_new_boxes(batch, len(windows), height * width, channels) for _ in range(workers)]
-        precision = _precision(alpha_bars)
+        shape = (workers, batch, len(windows), height * width)
+        smallest = torch.full(shape, 1e300, dtype=torch.float64)
+        total, weighted = torch.zeros_like(smallest), torch.zeros(*shape, channels, dtype=torch.float64)
+        precision = 0.5 / math.log(2) / (1 - torch.tensor(alpha_bars, dtype=torch.float64))
         signal = torch.tensor([math.sqrt(a) for a in alpha_bars], dtype=torch.float64)
         queries = x.permute(0, 2, 3, 1).contiguous()
         radii_tensor = torch.tensor(radii, dtype=torch.int32)
@@ -134,14 +127,15 @@ class BoxEngine(Engine):
                     *(first, shifts),
                     *(item, min(end, item + at_once)),
                     scratch,
-                    *(part.data_ptr() for part in parts[worker]),
+                    *(sums[worker].data_ptr() for sums in (smallest, total, weighted)),
                 )
 
         try:
             list(_pool(torch.get_num_threads()).map(work, range(workers)))
         finally:
             stopped.set()
-        return _merge(parts, precision)
+        maximum = -math.log(2) * smallest * precision.view(-1, 1, 1)
+        return reduce(merge, map(SoftmaxMean, maximum, total, weighted))
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -170,7 +164,7 @@ class _Layout(NamedTuple):
 
 
 class _Layouts:
-    """The layouts used last, in no more memory than a few times the dictionary's."""
+    """The layouts used last: one, or as many as take at most 2.5 times the memory of the images."""
 
     def __init__(self, dictionary: Dictionary):
         self.dictionary = dictionary
@@ -242,34 +236,11 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-def _new_boxes(batch: int, windows: int, pixels: int, channels: int) -> Boxes:
-    smallest = torch.full((batch, windows, pixels), 1e300, dtype=torch.float64)
-    return Boxes(
-        smallest, torch.zeros_like(smallest), torch.zeros(*smallest.shape, channels, dtype=torch.float64)
-    )
-
-
-def _merge(parts: list[Boxes], precision: Float[Tensor, " b"]) -> Boxes:
-    """The sum over all parts."""
-    smallest = torch.stack([part.smallest for part in parts]).amin(0)
-    scales = [torch.exp2((smallest - part.smallest) * precision.view(-1, 1, 1)) for part in parts]
-    total = sum(part.total * scale for part, scale in zip(parts, scales, strict=True))
-    weighted = sum(part.weighted * scale.unsqueeze(-1) for part, scale in zip(parts, scales, strict=True))
-    return Boxes(smallest, torch.as_tensor(total), torch.as_tensor(weighted))
-
-
-def _precision(alpha_bars: list[float]) -> Float[Tensor, " b"]:
-    """What turns a squared distance into minus a log2-weight."""
-    return 0.5 / math.log(2) / (1 - torch.tensor(alpha_bars, dtype=torch.float64))
-
-
-def _log_error(
-    smallest: Float[Tensor, "b hw"], precision: Float[Tensor, " b"], terms: int, direct: bool
-) -> Float[Tensor, " b"]:
+def _log_error(maximum: Float[Tensor, "b hw"], terms: int, direct: bool) -> Float[Tensor, " b"]:
     """The estimated rounding error of each sample's log2-weights, at its worst pixel.
 
     Each of the terms of a box errs by up to 3u of itself, with random signs; adding them in float32 errs by
     about 2u of the sum.
     """
-    relative = 3 / math.sqrt(terms) + (2 if direct else 0)
-    return relative * _FLOAT32 * smallest.amax(1) * precision
+    box = -maximum.amin(1) / math.log(2)
+    return (3 / math.sqrt(terms) + (2 if direct else 0)) * _FLOAT32 * box
