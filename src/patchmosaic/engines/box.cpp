@@ -1,12 +1,11 @@
 // Posterior means over patches by box sums.
 //
 // For one training image and one shift (dy, dx), the squared difference of the noisy pixel u and the training
-// pixel u + d is computed once; every window is then a box sum of it, kept by running sums, so the cost per
-// (pixel, patch) pair does not grow with the window. LANES training images are worked on side by side.
+// pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
+// grows with the window. WIDTH training images are worked on side by side, at several neighbouring shifts.
 //
-// Differences are float32, from inputs that are exact (sqrt(alpha_bar) in two parts), so each square is good to a few
-// units in its last place. Running sums are double: adding and later subtracting the same float32 is then exact
-// to 2^-53 of the largest sum, so nothing drifts. Weights are float32 relative to the best patch so far.
+// Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
+// place. Where that is too little, the patches that matter are measured again in double (`refine`).
 
 #include <algorithm>
 #include <cmath>
@@ -18,19 +17,22 @@
 
 namespace {
 
-constexpr int WIDTH = 16;  // floats in a vector
-constexpr int GROUP = 4;   // vectors side by side
-constexpr int LANES = WIDTH * GROUP;
+constexpr int WIDTH = 16;  // floats in a vector: training images side by side
+constexpr int SIDE = 4;    // vectors side by side: neighbouring shifts, or more images where there are no shifts
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
-typedef float HalfFloats __attribute__((vector_size(2 * WIDTH)));
+typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
 typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
 
-constexpr float FLOOR = -64.f;      // log2 of the smallest weight: below the rounding of any sum
-constexpr float HEADROOM = 20.f;    // how far a weight may exceed the reference before it is moved
-constexpr double NOTHING = 1e300;   // the smallest box so far, before the first
+constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
+constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
+constexpr float FAR = 1e30f;       // the box of a patch that does not exist
+constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
+constexpr int NARROW = 24;                // columns that small windows take at once
+constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 
 INLINE Doubles low(Floats a) {
     return __builtin_convertvector(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7), Doubles);
@@ -38,21 +40,21 @@ INLINE Doubles low(Floats a) {
 INLINE Doubles high(Floats a) {
     return __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
 }
-INLINE Floats join(Doubles a, Doubles b) {
-    HalfFloats x = __builtin_convertvector(a, HalfFloats), y = __builtin_convertvector(b, HalfFloats);
-    return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
+INLINE Floats to_floats(Floats a) { return a; }
 INLINE Floats splat(float a) { return Floats{} + a; }
-INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE double sum(Floats a) {
     const Doubles b = low(a) + high(a);
     return ((b[0] + b[4]) + (b[1] + b[5])) + ((b[2] + b[6]) + (b[3] + b[7]));
 }
 #if defined(__AVX512F__)
+INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE Floats to_floats(Bytes a) { return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)a)); }
 INLINE bool any_above(Floats a, float bound) {
     return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_GT_OQ) != 0;
 }
 #else
+INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+INLINE Floats to_floats(Bytes a) { return __builtin_convertvector(a, Floats); }
 INLINE bool any_above(Floats a, float bound) {
     Ints above = a > splat(bound);
     int64_t words[WIDTH / 2], some = 0;
@@ -62,7 +64,18 @@ INLINE bool any_above(Floats a, float bound) {
 }
 #endif
 
-// 2^e for e < 126, relative error 2e-7; e below FLOOR counts as FLOOR.
+// 2^e for e < 126, relative error 2e-7; far below FLOOR it may count as FLOOR.
+#if defined(__AVX512DQ__)
+INLINE Floats exp2(Floats e) {
+    Floats f = (Floats)_mm512_reduce_ps((__m512)e, _MM_FROUND_TO_NEG_INF);  // e - floor(e)
+    Floats p = f * 1.8775767e-3f + 8.9893397e-3f;
+    p = p * f + 5.5826318e-2f;
+    p = p * f + 2.4015361e-1f;
+    p = p * f + 6.9315308e-1f;
+    p = p * f + 9.9999994e-1f;
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);  // times 2^floor(e)
+}
+#else
 INLINE Floats exp2(Floats e) {
     const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
     e = max(e, splat(FLOOR));
@@ -74,9 +87,10 @@ INLINE Floats exp2(Floats e) {
     p = p * f + 1.0f;
     return (Floats)((Ints)p + ((Ints)n << 23));
 }
+#endif
 
 // i modulo n, for i a few n away at most.
-INLINE int wrapped(int i, int n) {
+[[maybe_unused]] INLINE int wrapped(int i, int n) {
     while (i < 0) i += n;
     while (i >= n) i -= n;
     return i;
@@ -87,6 +101,7 @@ enum Symmetry { OWN_POSITION = 0, SAME_BORDER = 1, EVERYWHERE = 2, INSIDE = 3 };
 struct Range {
     int from, to;
     bool empty() const { return from >= to; }
+    int size() const { return to - from; }
 };
 
 // The query positions of one axis that a key `d` further on may stand in for (n positions, radius r).
@@ -100,332 +115,482 @@ Range partners(int symmetry, int n, int r, int d) {
 }
 
 struct Problem {
-    int symmetry, wraps, height, width, channels, windows;
-    const int32_t *radii;
-    int direct;  // one window of radius 1 or 2, summed in float32
+    int symmetry, wraps, height, width, channels;
+    int64_t pixels() const { return (int64_t)height * width; }
+    int stride() const { return width + SIDE - 1; }  // columns in a row of keys: the first ones follow the last
 };
 
-// The sums of one query and one window: the smallest box so far, and the weights and weighted values relative to it.
-struct State {
-    double *smallest, *total, *weighted;
-};
+// Vectors from one row of scratch to the next: enough for any window, and no multiple of a page, on which the
+// processor would take a load from one row for a load of what was just stored in another.
+int64_t row_size(const Problem &P) {
+    return ((int64_t)(3 * std::max(P.width, P.height) + SIDE) * SIDE + 63) / 64 * 64 + 17;
+}
 
+// One noisy image. A training pixel with code k has the value offset + slope * k, so that
+// pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
 struct Query {
-    const float *pixels;  // (height, width, channels)
-    double signal, precision;
-    float skip;  // log2 of the weight, relative to the largest, below which patches are left out
-};
-
-struct Block {
-    const Floats *keys;  // (height, width, channels, LANES)
-    Doubles bias[2 * GROUP];  // 0, or huge where a lane is empty
-    Floats float_bias[GROUP];
+    const float *pixels, *moved;  // (height, width, channels)
+    double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2)
+    double offset, slope;
+    float scale, fall;  // fall: -precision
+    float skip;   // log2 of the weight, relative to the largest, below which patches are left out
+    float trust;  // the largest reference at which float32 measures boxes well enough
 };
 
 struct Scratch {
-    Floats *plane;    // (height, width, LANES): squared differences at one shift
-    Doubles *column;  // (width, LANES): their sums over the rows of the window
-    Floats *sums;     // (windows, height * width, 1 + channels, WIDTH)
+    const void *keys;  // codes
+    Floats *ring;    // rows of squared differences, or of their sums
+    Floats *prefix, *column, *suffix;  // rows
+    Floats *sums;    // (pixels, 1 + channels)
+    float *penalty;  // by column of the key: 0, or FAR where it may not stand in
 };
 
-// The squared difference of pixel (y, x) and key (y + dy, x + dx), summed over channels.
-template <int C>
-INLINE void square_difference(const Problem &P, const Block &B, const float *query, Floats s, Floats rest, int y, int x,
-                              int key_row, int dx, Floats *out) {
-    const int c = C ? C : P.channels;
-    const float *q = query + (y * P.width + x) * c;
-    const Floats *k = B.keys + (key_row * P.width + wrapped(x + dx, P.width)) * c * GROUP;
-    for (int g = 0; g < GROUP; g++) {
-        Floats d = q[0] - s * k[g] - rest * k[g];
-        out[g] = d * d;
+// The sums for one query: a reference near the smallest box so far, times the precision, and the sums of weights
+// 2^(reference - precision * box) and of weighted codes.
+struct State {
+    float *reference;
+    double *total, *weighted;
+};
+
+// T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
+template <class Key, int C, int T, int G, int R>
+struct Pass {
+    static constexpr int V = T * G;
+    const Problem &P;
+    const Query &Q;
+    const Scratch &S;
+    float *reference;
+    const int images;  // in these groups; lanes beyond are empty
+    const int r;
+
+    INLINE_MEMBER int channels() const { return C ? C : P.channels; }
+
+    // Keys are decoded, (height, stride, channels), or, for several groups, as stored.
+    INLINE_MEMBER const Key *key(int row, int column) const {
+        return (const Key *)S.keys + (row * (T > 1 ? P.stride() : P.width) + column) * channels();
     }
-    for (int j = 1; j < c; j++)
-        for (int g = 0; g < GROUP; g++) {
-            Floats d = q[j] - s * k[j * GROUP + g] - rest * k[j * GROUP + g];
-            out[g] += d * d;
+    // Channel j of vector v, seen from the key of the first one.
+    INLINE_MEMBER Floats code(const Key *key, int j, int v) const {
+        return to_floats(key[(T > 1 ? v * channels() : v * P.pixels() * channels()) + j]);
+    }
+
+    // Squared differences between columns [from, to) of row y and the keys dx further on in key_row, to
+    // `emit(i, v, square)` with i counted from `from`.
+    template <class Emit>
+    INLINE_MEMBER void differences(int y, int key_row, int dx, int from, int to, Emit emit) const {
+        const int c = channels();
+        const Floats scale = splat(Q.scale);
+        for (int x = from; x < to;) {
+            const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
+            const int run = P.wraps ? std::min({to - x, P.width - qx, P.width - kx}) : to - x;
+            const float *q = Q.moved + (y * P.width + qx) * c;
+            const Key *k = key(key_row, kx);
+            for (int i = x - from; i < x - from + run; i++, q += c, k += c)
+                for (int v = 0; v < V; v++) {
+                    Floats d = q[0] - scale * code(k, 0, v), square = d * d;
+                    for (int j = 1; j < c; j++) {
+                        d = q[j] - scale * code(k, j, v);
+                        square += d * d;
+                    }
+                    emit(i, v, square);
+                }
+            x += run;
         }
-}
-
-template <int C>
-INLINE void square_differences(const Problem &P, const Block &B, const Query &Q, Floats *plane, int dy, int dx,
-                               Range rows, Range columns) {
-    const Floats s = splat((float)Q.signal), rest = splat((float)(Q.signal - (float)Q.signal));
-    for (int y = rows.from; y < rows.to; y++)
-        for (int x = columns.from; x < columns.to; x++)
-            square_difference<C>(P, B, Q.pixels, s, rest, y, x, wrapped(y + dy, P.height), dx,
-                                 plane + (y * P.width + x) * GROUP);
-}
-
-// Weigh LANES patches against one query pixel. `exponent(g)` is the log2-weight of a vector of them relative to
-// `smallest`, `least()` the smallest of their boxes.
-template <int C, class Exponent, class Least>
-INLINE void weigh(const Problem &P, const Query &Q, double &smallest, Floats *sums, const Floats *values,
-                  Exponent exponent, Least least) {
-    const int c = C ? C : P.channels;
-    Floats e[GROUP], top;
-    auto exponents = [&] {
-        for (int g = 0; g < GROUP; g++) e[g] = exponent(g);
-        top = e[0];
-        for (int g = 1; g < GROUP; g++) top = max(top, e[g]);
-    };
-    exponents();
-    if (!any_above(top, Q.skip)) return;
-    if (__builtin_expect(any_above(top, HEADROOM), 0)) {
-        const double box = least(), fall = (box - smallest) * Q.precision;
-        const float kept = fall < FLOOR ? 0.f : (float)std::exp2(fall);
-        for (int j = 0; j <= c; j++) sums[j] *= kept;
-        smallest = box;
-        exponents();
     }
-    Floats weights[GROUP], total = Floats{};
-    for (int g = 0; g < GROUP; g++) {
-        weights[g] = exp2(e[g]);
-        total += weights[g];
-    }
-    sums[0] += total;
-    for (int j = 0; j < c; j++) {
-        Floats weighted = Floats{};
-        for (int g = 0; g < GROUP; g++) weighted += weights[g] * values[j * GROUP + g];
-        sums[1 + j] += weighted;
-    }
-}
 
-template <bool ADD, bool DROP>
-INLINE void slide(Doubles *column, const Floats *added, const Floats *dropped) {
-    for (int g = 0; g < GROUP; g++) {
-        Doubles a = column[2 * g], b = column[2 * g + 1];
-        if (ADD) a += low(added[g]), b += high(added[g]);
-        if (DROP) a -= low(dropped[g]), b -= high(dropped[g]);
-        column[2 * g] = a, column[2 * g + 1] = b;
-    }
-}
-
-// Sum the boxes of one window size at one shift, and weigh them. `rows`, `columns` are the query pixels.
-template <int C>
-INLINE void sum_boxes(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int r, int dy, int dx,
-                      Range rows, Range columns, double *smallest, Floats *sums) {
-    const int c = C ? C : P.channels, h = P.height, w = P.width;
-    const Range around = P.wraps ? Range{0, w} : Range{std::max(columns.from - r, 0), std::min(columns.to + r, w)};
-    auto plane_row = [&](int y) -> const Floats * {  // null where zeros lie
-        if (P.wraps) return S.plane + wrapped(y, h) * w * GROUP;
-        return y < 0 || y >= h ? nullptr : S.plane + y * w * GROUP;
-    };
-    auto column = [&](int x) -> const Doubles * {
-        if (P.wraps) return S.column + wrapped(x, w) * 2 * GROUP;
-        return x < 0 || x >= w ? nullptr : S.column + x * 2 * GROUP;
-    };
-    for (int x = around.from; x < around.to; x++)
-        for (int i = 0; i < 2 * GROUP; i++) S.column[x * 2 * GROUP + i] = Doubles{};
-    for (int y = rows.from - r; y < rows.from + r; y++)
-        if (const Floats *added = plane_row(y))
-            for (int x = around.from; x < around.to; x++)
-                slide<true, false>(S.column + x * 2 * GROUP, added + x * GROUP, nullptr);
-    for (int y = rows.from; y < rows.to; y++) {
-        const Floats *added = plane_row(y + r), *dropped = y > rows.from ? plane_row(y - r - 1) : nullptr;
-        for (int x = around.from; x < around.to; x++) {
-            Doubles *a = S.column + x * 2 * GROUP;
-            if (added && dropped) slide<true, true>(a, added + x * GROUP, dropped + x * GROUP);
-            else if (added) slide<true, false>(a, added + x * GROUP, nullptr);
-            else if (dropped) slide<false, true>(a, nullptr, dropped + x * GROUP);
-        }
-        Doubles box[2 * GROUP];
-        for (int i = 0; i < 2 * GROUP; i++) box[i] = B.bias[i];
-        auto enter = [&](int x) {
-            if (const Doubles *a = column(x))
-                for (int i = 0; i < 2 * GROUP; i++) box[i] += a[i];
+    // Every box of query rows x columns at the shifts (dy, dx), (dy, dx + 1), ..., `count` of them; keys stand in
+    // only in the columns `allowed`.
+    void run(int dy, int dx, int count, Range rows, Range columns, Range allowed) const {
+        const int w = P.width, left = columns.from - r, length = columns.size() + 2 * r;
+        const int from = P.wraps ? left : std::max(left, 0);
+        const int to = P.wraps ? std::min(left + length, left + w) : std::min(left + length, w);
+        auto across_row = [&](int y, Floats *sums) {
+            for (int at = 0; at < (from - left) * V; at++) sums[at] = Floats{};
+            for (int at = (to - left) * V; at < length * V; at++) sums[at] = P.wraps ? sums[at - w * V] : Floats{};
+            across(y, wrapped(y + dy, P.height), dx, count, columns, allowed, sums);
         };
-        for (int x = columns.from - r; x < columns.from + r; x++) enter(x);
-        const int key_row = wrapped(y + dy, h);
-        for (int x = columns.from; x < columns.to; x++) {
-            enter(x + r);
-            if (x > columns.from)
-                if (const Doubles *a = column(x - r - 1))
-                    for (int i = 0; i < 2 * GROUP; i++) box[i] -= a[i];
-            const int pixel = y * w + x, key = key_row * w + wrapped(x + dx, w);
-            double &best = smallest[pixel];
-            auto exponent = [&](int g) {
-                return join((best - box[2 * g]) * Q.precision, (best - box[2 * g + 1]) * Q.precision);
-            };
-            auto least = [&] {
-                double low = NOTHING;
-                for (int i = 0; i < 2 * GROUP; i++)
-                    for (int l = 0; l < WIDTH / 2; l++) low = std::min(low, box[i][l]);
-                return low;
-            };
-            weigh<C>(P, Q, best, sums + pixel * (1 + c), B.keys + key * c * GROUP, exponent, least);
-        }
+        if (R) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
+        else add_columns(dy, dx, rows, {from, to}, from - left, across_row);
     }
-}
 
-// The same for a small window of radius R in float32, whose few terms are added one by one: nothing is ever
-// subtracted, so the sum is good to a few units in its last place.
-template <int C, int R>
-INLINE void add_boxes(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int dy, int dx, Range rows,
-                      Range columns, double *smallest, Floats *sums) {
-    const int c = C ? C : P.channels, h = P.height, w = P.width, span = 2 * R + 1;
-    const int stride = (w + 2 * R) * GROUP, left = columns.from - R, right = columns.to + R;
-    const Floats s = splat((float)Q.signal), rest = splat((float)(Q.signal - (float)Q.signal));
-    Floats *ring = S.plane, *column = (Floats *)S.column;
-    for (int y = rows.from - R, slot = 0; y < rows.to + R; y++, slot = slot + 1 == span ? 0 : slot + 1) {
-        Floats *row = ring + slot * stride;
-        const bool outside = !P.wraps && (y < 0 || y >= h);
-        const int from = outside ? right : P.wraps ? left : std::max(left, 0);
-        const int to = outside ? right : P.wraps ? right : std::min(right, w);
-        for (int i = 0; i < (from - left) * GROUP; i++) row[i] = Floats{};
-        if (!outside) {
-            const int query_row = wrapped(y, h), key_row = wrapped(y + dy, h);
-            for (int x = from; x < to; x++)
-                square_difference<C>(P, B, Q.pixels, s, rest, query_row, wrapped(x, w), key_row, dx,
-                                     row + (x - left) * GROUP);
-        }
-        for (int i = (to - left) * GROUP; i < (right - left) * GROUP; i++) row[i] = Floats{};
-        if (y < rows.from + R) continue;
-        for (int i = 0; i < (right - left) * GROUP; i++) {
-            Floats a = ring[i];
-            for (int j = 1; j < span; j++) a += ring[j * stride + i];
-            column[i] = a;
-        }
-        const int out = y - R, key_row = wrapped(out + dy, h);
-        for (int x = columns.from; x < columns.to; x++) {
-            const int pixel = out * w + x, key = key_row * w + wrapped(x + dx, w);
-            Floats box[GROUP];
-            for (int g = 0; g < GROUP; g++) {
-                box[g] = B.float_bias[g];
-                for (int j = 0; j < span; j++) box[g] += column[(x - columns.from + j) * GROUP + g];
-            }
-            double &best = smallest[pixel];
-            const float precision = (float)Q.precision;
-            auto exponent = [&](int g) { return ((float)std::min(best, 1e30) - box[g]) * precision; };
-            auto least = [&] {
-                float low = 1e30f;
-                for (int g = 0; g < GROUP; g++)
-                    for (int l = 0; l < WIDTH; l++) low = std::min(low, box[g][l]);
-                return (double)low;
+    // Sums of 2 R + 1 squared differences down each column, row by row, from a ring of the last rows.
+    template <class Row>
+    INLINE_MEMBER void add_rows(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
+        constexpr int span = 2 * R + 1;
+        const int64_t stride = row_size(P);
+        for (int i = 0, slot = 0; i < rows.size() + 2 * R; i++, slot = slot + 1 == span ? 0 : slot + 1) {
+            const int y = rows.from - R + i;
+            auto row = [&](int slot) { return S.ring + (slot < span ? slot : slot - span) * stride + left * V; };
+            Floats *here = row(slot), *sums = S.column + left * V;
+            const Floats *others[2 * R + 1];
+            for (int j = 1; j < span; j++) others[j] = row(slot + j);
+            auto fill = [&](auto emit) {
+                if (P.wraps || (y >= 0 && y < P.height))
+                    differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, columns.from, columns.to, emit);
+                else
+                    for (int x = 0; x < columns.size(); x++)
+                        for (int v = 0; v < V; v++) emit(x, v, Floats{});
             };
-            weigh<C>(P, Q, best, sums + pixel * (1 + c), B.keys + key * c * GROUP, exponent, least);
-        }
-    }
-}
-
-// Add one block to the sums of one query, for the row shifts in [dy_from, dy_to).
-template <int C>
-void add_block(const Problem &P, const Block &B, const Scratch &S, const Query &Q, int dy_from, int dy_to,
-               const State *states) {
-    const int c = C ? C : P.channels, pixels = P.height * P.width;
-    for (int dy = dy_from; dy < dy_to; dy++)
-        for (int dx = -P.width + 1; dx < P.width; dx++) {
-            if (P.direct) {
-                const int r = P.radii[0];
-                const Range a = partners(P.symmetry, P.height, r, dy), b = partners(P.symmetry, P.width, r, dx);
-                if (a.empty() || b.empty()) continue;
-                if (r == 1) add_boxes<C, 1>(P, B, S, Q, dy, dx, a, b, states[0].smallest, S.sums);
-                else add_boxes<C, 2>(P, B, S, Q, dy, dx, a, b, states[0].smallest, S.sums);
+            if (i < 2 * R) {
+                fill([&](int x, int v, Floats square) { here[x * V + v] = square; });
                 continue;
             }
-            Range rows{P.height, 0}, columns{P.width, 0};
-            for (int i = 0; i < P.windows; i++) {
-                const int r = P.radii[i];
-                const Range a = partners(P.symmetry, P.height, r, dy), b = partners(P.symmetry, P.width, r, dx);
-                if (a.empty() || b.empty()) continue;
-                rows = {std::min(rows.from, a.from - r), std::max(rows.to, a.to + r)};
-                columns = {std::min(columns.from, b.from - r), std::max(columns.to, b.to + r)};
-            }
-            if (rows.empty() || columns.empty()) continue;
-            rows = P.wraps ? Range{0, P.height} : Range{std::max(rows.from, 0), std::min(rows.to, P.height)};
-            columns = P.wraps ? Range{0, P.width} : Range{std::max(columns.from, 0), std::min(columns.to, P.width)};
-            square_differences<C>(P, B, Q, S.plane, dy, dx, rows, columns);
-            for (int i = 0; i < P.windows; i++) {
-                const int r = P.radii[i];
-                const Range a = partners(P.symmetry, P.height, r, dy), b = partners(P.symmetry, P.width, r, dx);
-                if (!a.empty() && !b.empty())
-                    sum_boxes<C>(P, B, S, Q, r, dy, dx, a, b, states[i].smallest, S.sums + i * pixels * (1 + c));
-            }
+            fill([&](int x, int v, Floats square) {
+                const int at = x * V + v;
+                here[at] = square;
+                if (R == 1) sums[at] = square + (others[1][at] + others[2][at]);
+                else sums[at] = square + ((others[1][at] + others[2][at]) + (others[3][at] + others[4][at]));
+            });
+            across_row(y - R, S.column);
         }
-}
-
-// Move the float32 sums of a block into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Scratch &S, double precision, const double *before, const State *states) {
-    const int c = P.channels, pixels = P.height * P.width;
-    for (int i = 0; i < P.windows; i++)
-        for (int p = 0; p < pixels; p++) {
-            const double smallest = states[i].smallest[p], was = before[i * pixels + p];
-            const double kept = was == smallest ? 1 : was == NOTHING ? 0 : std::exp2((smallest - was) * precision);
-            const Floats *sums = S.sums + (i * pixels + p) * (1 + c);
-            states[i].total[p] = states[i].total[p] * kept + sum(sums[0]);
-            for (int j = 0; j < c; j++) {
-                double &weighted = states[i].weighted[p * c + j];
-                weighted = weighted * kept + sum(sums[1 + j]);
-            }
-        }
-}
-
-// Floats from the stored images: floats themselves, or bytes that stand for `levels`.
-void decode(const void *codes, const float *__restrict levels, int64_t from, int64_t count, float *__restrict out) {
-    if (!levels) {
-        memcpy(out, (const float *)codes + from, sizeof(float) * count);
-        return;
     }
-    const uint8_t *__restrict bytes = (const uint8_t *)codes + from;
-    for (int64_t i = 0; i < count; i++) out[i] = levels[bytes[i]];
+
+    // The same for larger windows, column by column: rows fall in segments of the window's height, and a window is the
+    // end of one segment and the beginning of the next.
+    template <class Row>
+    INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
+        const int n = rows.size(), span = 2 * r + 1, c = channels();
+        const int64_t stride = row_size(P);
+        const Floats scale = splat(Q.scale);
+        for (int x = columns.from; x < columns.to; x++) {
+            const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
+            Floats *sums = S.ring + (left + x - columns.from) * V, *ends = S.prefix;
+            Floats square[V];
+            auto differ = [&](int i) {
+                int y = rows.from - r + i, row = y + dy;
+                if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
+                else if (y < 0 || y >= P.height) {
+                    for (int v = 0; v < V; v++) square[v] = Floats{};
+                    return;
+                }
+                const float *q = Q.moved + (y * P.width + qx) * c;
+                const Key *k = key(row, kx);
+                for (int v = 0; v < V; v++) {
+                    Floats d = q[0] - scale * code(k, 0, v);
+                    square[v] = d * d;
+                    for (int j = 1; j < c; j++) {
+                        d = q[j] - scale * code(k, j, v);
+                        square[v] += d * d;
+                    }
+                }
+            };
+            Floats sum[V];
+            for (int v = 0; v < V; v++) sum[v] = Floats{};
+            for (int i = span - 1; i >= 0; i--) {
+                differ(i);
+                for (int v = 0; v < V; v++) sum[v] += square[v];
+                if (i < n)
+                    for (int v = 0; v < V; v++) ends[i * V + v] = sum[v];
+            }
+            for (int from = 0;; from += span) {
+                const int stop = std::min(span, n - from);
+                for (int v = 0; v < V; v++) {
+                    sums[from * stride + v] = ends[v];
+                    sum[v] = Floats{};
+                }
+                for (int j = 1; j < stop; j++) {
+                    differ(from + span + j - 1);
+                    for (int v = 0; v < V; v++) {
+                        sum[v] += square[v];
+                        sums[(from + j) * stride + v] = ends[j * V + v] + sum[v];
+                        ends[(j - 1) * V + v] = square[v];
+                    }
+                }
+                if (from + span >= n) break;
+                differ(from + 2 * span - 1);
+                for (int v = 0; v < V; v++) ends[(span - 1) * V + v] = square[v];
+                for (int j = span - 2; j >= 0; j--)
+                    for (int v = 0; v < V; v++) ends[j * V + v] += ends[(j + 1) * V + v];
+            }
+        }
+        for (int i = 0; i < n; i++) across_row(rows.from + i, S.ring + i * row_size(P));
+    }
+
+    // The boxes of one row from the sums of its columns.
+    INLINE_MEMBER void across(int y, int key_row, int dx, int count, Range columns, Range allowed,
+                              const Floats *column) const {
+        const int w = P.width, span = 2 * r + 1;
+        if (R == 0)
+            for (int from = 0; from < columns.size(); from += span) {
+                Floats sum[V];
+                for (int v = 0; v < V; v++) sum[v] = Floats{};
+                for (int i = from + span - 1; i >= from; i--)
+                    for (int v = 0; v < V; v++) {
+                        sum[v] += column[i * V + v];
+                        if (i < columns.size()) S.suffix[i * V + v] = sum[v];
+                    }
+            }
+        Floats prefix[V];
+        int part = 0;
+        for (int x = columns.from; x < columns.to;) {
+            const int kx = P.wraps ? wrapped(x + dx, w) : x + dx;
+            const int stop = P.wraps ? std::min(columns.to, x + w - kx) : columns.to;
+            const Key *k = key(key_row, kx);
+            for (int k_at = kx; x < stop; x++, k_at++, k += channels()) {
+                Floats box[V];
+                const Floats *a = column + (x - columns.from) * V;
+                for (int v = 0; v < V; v++) {
+                    if (R == 1) box[v] = a[v] + a[V + v] + a[2 * V + v];
+                    else if (R == 2) box[v] = (a[v] + a[V + v]) + (a[2 * V + v] + a[3 * V + v]) + a[4 * V + v];
+                    else {
+                        const Floats rest = S.suffix[(x - columns.from) * V + v];
+                        prefix[v] = part == 0 ? Floats{} : prefix[v] + a[(span - 1) * V + v];
+                        box[v] = rest + prefix[v];
+                    }
+                }
+                part = part + 1 == span ? 0 : part + 1;
+                if (T > 1 && (k_at < allowed.from || k_at + T > allowed.to))
+                    for (int v = 0; v < V; v++) box[v] += S.penalty[k_at + v];
+                if (__builtin_expect(count < T || images < WIDTH * G, 0)) {
+                    Floats copy[V];
+                    for (int v = 0; v < V; v++) copy[v] = box[v];
+                    exclude(copy, count);
+                    for (int v = 0; v < V; v++) box[v] = copy[v];
+                }
+                weigh(y, x, key_row, k_at, k, box);
+            }
+        }
+    }
+
+    // Put out of reach the boxes of shifts beyond `count`, and of empty lanes.
+    __attribute__((noinline)) void exclude(Floats *box, int count) const {
+        for (int v = 0; v < V; v++) {
+            if (T > 1 && v >= count) box[v] = splat(FAR);
+            for (int l = std::max(0, images - (G > 1 ? v * WIDTH : 0)); l < WIDTH; l++) box[v][l] = FAR;
+        }
+    }
+
+    // Weigh V * WIDTH patches against one query pixel.
+    INLINE_MEMBER void weigh(int y, int x, int key_row, int key_column, const Key *k, const Floats *box) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
+        const Floats precision = splat(Q.fall), best = splat(reference[pixel]);
+        Floats e[V], top;
+        for (int v = 0; v < V; v++) {
+            e[v] = best + box[v] * precision;
+            top = v == 0 ? e[0] : max(top, e[v]);
+        }
+        if (!any_above(top, Q.skip)) return;
+        Floats *sums = S.sums + pixel * (1 + channels());
+        if (__builtin_expect(reference[pixel] > Q.trust || any_above(top, HEADROOM), 0)) {
+            Floats copy[V];  // only here need they be in memory
+            for (int v = 0; v < V; v++) copy[v] = box[v];
+            const float least = smallest(copy) * (float)Q.precision;
+            if (reference[pixel] > Q.trust && least > Q.trust) {
+                weigh_again(y, x, key_row, key_column, k, copy, sums);
+                return;
+            }
+            if (any_above(top, HEADROOM)) move(least, pixel, sums);
+            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * precision;
+        }
+        add(e, k, sums);
+    }
+
+    INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
+        Floats total = sums[0];
+        for (int v = 0; v < V; v++) {
+            e[v] = exp2(e[v]);
+            total += e[v];
+        }
+        sums[0] = total;
+        for (int j = 0; j < channels(); j++) {
+            Floats weighted = sums[1 + j];
+            for (int v = 0; v < V; v++) weighted += e[v] * code(k, j, v);
+            sums[1 + j] = weighted;
+        }
+    }
+
+    static __attribute__((noinline)) float smallest(const Floats *box) {
+        float least = FAR;
+        for (int v = 0; v < V; v++)
+            for (int l = 0; l < WIDTH; l++) least = std::min(least, box[v][l]);
+        return least;
+    }
+
+    __attribute__((noinline)) void move(float to, int64_t pixel, Floats *sums) const {
+        const float fall = to - reference[pixel], kept = fall < FLOOR ? 0.f : std::exp2(fall);
+        for (int j = 0; j <= channels(); j++) sums[j] *= kept;
+        reference[pixel] = to;
+    }
+
+    // The same, with boxes measured in double.
+    __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
+                                               const Floats *estimate, Floats *sums) const {
+        const int c = channels(), h = P.height, w = P.width;
+        const int64_t pixel = (int64_t)y * w + x;
+        Doubles box[2 * V];
+        for (int i = 0; i < 2 * V; i++) box[i] = Doubles{};
+        const double moved = Q.signal * Q.offset, scale = Q.signal * Q.slope;
+        for (int a = -r; a <= r; a++)
+            for (int b = -r; b <= r; b++) {
+                if (!P.wraps && (y + a < 0 || y + a >= h || x + b < 0 || x + b >= w)) continue;
+                const float *q = Q.pixels + (wrapped(y + a, h) * w + wrapped(x + b, w)) * c;
+                const int row = P.wraps ? wrapped(key_row + a, h) : key_row + a;
+                const Key *there = key(row, P.wraps ? wrapped(key_column + b, w) : key_column + b);
+                for (int j = 0; j < c; j++)
+                    for (int v = 0; v < V; v++) {
+                        const Doubles d = (q[j] - moved) - scale * low(code(there, j, v));
+                        const Doubles e = (q[j] - moved) - scale * high(code(there, j, v));
+                        box[2 * v] += d * d;
+                        box[2 * v + 1] += e * e;
+                    }
+            }
+        double least = FAR;
+        for (int i = 0; i < V * WIDTH; i++)
+            if (estimate[i / WIDTH][i % WIDTH] < FAR) least = std::min(least, box[i / 8][i % 8]);
+        if (reference[pixel] - least * Q.precision > HEADROOM) move((float)(least * Q.precision), pixel, sums);
+        Floats e[V];
+        for (int v = 0; v < V; v++)
+            for (int l = 0; l < WIDTH; l++)
+                e[v][l] = estimate[v][l] < FAR ? reference[pixel] - box[2 * v + l / 8][l % 8] * Q.precision : FLOOR;
+        add(e, k, sums);
+    }
+};
+
+// Add one block (or SIDE of them) to the sums of one query, for the row shifts in [dy_from, dy_to).
+template <class Key, int C, int T, int G, int R>
+void add_block(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r, int dy_from,
+               int dy_to) {
+    const Pass<Key, C, T, G, R> pass{P, Q, S, reference, images, r};
+    const int w = P.width, reach = w - 2 * r - 1;
+    const int across = P.symmetry == INSIDE ? EVERYWHERE : P.symmetry;  // but only to the columns inside
+    for (int dy = dy_from; dy < dy_to; dy++) {
+        const Range rows = partners(P.symmetry, P.height, r, dy);
+        if (rows.empty()) continue;
+        auto shifts = [&](int from, int to, Range allowed) {
+            for (int x = -SIDE; x < w + SIDE; x++) {
+                const int column = P.wraps ? wrapped(x, w) : x;
+                S.penalty[x] = column >= allowed.from && column < allowed.to ? 0.f : FAR;
+            }
+            for (int dx = from; dx < to; dx += T) {
+                const int count = std::min(T, to - dx);
+                const Range first = partners(across, w, r, dx), last = partners(across, w, r, dx + count - 1);
+                const Range columns{std::min(first.from, last.from), std::max(first.to, last.to)};
+                const int parts = R == 1 ? (columns.size() + NARROW - 1) / NARROW : 1;  // their rows stay in the L1 cache
+                for (int i = 0; i < parts && !columns.empty(); i++)
+                    pass.run(dy, dx, count, rows,
+                             {columns.from + columns.size() * i / parts, columns.from + columns.size() * (i + 1) / parts},
+                             allowed);
+            }
+        };
+        if (P.symmetry == SAME_BORDER) shifts(-reach, 0, {r, w - r});
+        if (P.symmetry == SAME_BORDER || P.symmetry == OWN_POSITION) shifts(0, 1, {0, w});
+        if (P.symmetry == SAME_BORDER) shifts(1, reach + 1, {r, w - r});
+        if (P.symmetry == EVERYWHERE) shifts(0, w, {0, w});
+        if (P.symmetry == INSIDE) shifts(0, w, {r, w - r});
+    }
+}
+
+template <class Key, int C, int T, int G>
+void add_block(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r, int dy_from,
+               int dy_to) {
+    if (r == 1) add_block<Key, C, T, G, 1>(P, Q, S, reference, images, r, dy_from, dy_to);
+    else if (r == 2) add_block<Key, C, T, G, 2>(P, Q, S, reference, images, r, dy_from, dy_to);
+    else add_block<Key, C, T, G, 0>(P, Q, S, reference, images, r, dy_from, dy_to);
+}
+
+template <int C>
+void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, float *reference, int images, int r,
+               int dy_from, int dy_to) {
+    if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, reference, images, r, dy_from, dy_to);
+    else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, reference, images, r, dy_from, dy_to);
+    else add_block<Floats, C, 1, SIDE>(P, Q, S, reference, images, r, dy_from, dy_to);
+}
+
+// Move the float32 sums into the double totals, which were relative to `before`.
+void settle(const Problem &P, const Scratch &S, const float *before, const State &state) {
+    const int c = P.channels;
+    for (int64_t p = 0; p < P.pixels(); p++) {
+        const double now = state.reference[p], kept = before[p] == now ? 1 : std::exp2(std::max(now - before[p], -1e3));
+        const Floats *sums = S.sums + p * (1 + c);
+        state.total[p] = state.total[p] * kept + sum(sums[0]);
+        for (int j = 0; j < c; j++) {
+            double &weighted = state.weighted[p * c + j];
+            weighted = weighted * kept + sum(sums[1 + j]);
+        }
+    }
+}
+
+// Keys as floats; in each row the first columns follow the last.
+template <class Code>
+void decode(const Problem &P, const Code *codes, Floats *keys) {
+    const int c = P.channels, w = P.width;
+    for (int y = 0; y < P.height; y++, codes += w * c, keys += P.stride() * c) {
+        for (int i = 0; i < w * c; i++) keys[i] = to_floats(codes[i]);
+        for (int i = w * c; i < P.stride() * c; i++) keys[i] = keys[(i - w * c) % (w * c)];
+    }
 }
 
 }  // namespace
 
 extern "C" {
 
-int box_lanes() { return LANES; }
+int box_lanes() { return WIDTH; }
+int box_side() { return SIDE; }
 
 // Bytes of scratch memory for box_sums, which must be aligned to 64.
-int64_t box_scratch(int height, int width, int channels, int windows) {
-    const int64_t pixels = (int64_t)height * width;
-    const int64_t plane = std::max(pixels, 5 * ((int64_t)width + 4));  // or the ring of rows of add_boxes
-    return 4 * LANES * (pixels * channels + plane) + 8 * LANES * ((int64_t)width + 4) + 4 * WIDTH * windows * pixels * (1 + channels) +
-           8 * windows * pixels;
+int64_t box_scratch(int symmetry, int height, int width, int channels, int radius) {
+    const Problem P{symmetry, 0, height, width, channels};
+    const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + (std::max(2 * radius + 1, height) + 3) * row_size(P) +
+                            P.pixels() * (1 + channels);
+    return 4 * (WIDTH * vectors + P.pixels() + width + 2 * SIDE);
 }
 
-// Sum over work items [item_from, item_to). An item is one block of LANES images and one row shift; there are
-// `row_shifts` items to a block, the first with dy = -(row_shifts - 1) / 2, or 0 if `first_shift` says so.
+// Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
+// `row_shifts` items to a block, the first with dy = first_shift. Where symmetry allows no shifts, an item is SIDE
+// blocks.
 //
-// codes: (blocks, height, width, channels, LANES), bytes that `levels` turns into floats, or floats if it is null.
-// queries: (batch, height, width, channels). signal, precision: (batch,), sqrt(alpha_bar) and log2(e) / (2 sigma^2).
-// smallest: (batch, windows, pixels) starting at 1e300; total: the same; weighted: (..., channels).
-void box_sums(int symmetry, int wraps, int height, int width, int channels, int windows, const int32_t *radii,
-              int direct, const void *codes, const float *levels, int64_t images, int batch, const float *queries,
-              const double *signal, const double *precision, float skip, int first_shift, int row_shifts,
-              int64_t item_from, int64_t item_to, char *scratch, double *smallest, double *total, double *weighted) {
-    const Problem P{symmetry, wraps, height, width, channels, windows, radii, direct};
-    const int64_t pixels = (int64_t)height * width, numbers = pixels * channels;
-    Floats *keys = (Floats *)scratch;
+// codes: (blocks, height, width, channels, WIDTH), bytes or floats. pixels, moved: (batch, height, width, channels).
+// signal, precision, trust: (batch,). reference: (batch, pixels), starting at 1e29; total: the same, starting at
+// 0; weighted: (..., channels), in units of codes.
+void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes, int bytes,
+              double offset, double slope, int64_t images, int batch, const float *pixels, const float *moved,
+              const double *signal, const double *precision, const float *trust, float skip, int first_shift,
+              int row_shifts, int64_t item_from, int64_t item_to, char *scratch, float *reference, double *total,
+              double *weighted) {
+    const Problem P{symmetry, wraps, height, width, channels};
+    const int groups = symmetry == OWN_POSITION ? SIDE : 1;
+    const int64_t size = P.pixels(), numbers = size * channels, at_once = symmetry == OWN_POSITION ? UNSHIFTED_AT_ONCE : 1;
     Scratch S;
-    S.plane = keys + numbers * GROUP;
-    S.column = (Doubles *)(S.plane + std::max(pixels, 5 * ((int64_t)width + 4)) * GROUP);
-    S.sums = (Floats *)(S.column + (width + 4) * 2 * GROUP);
-    double *before = (double *)(S.sums + windows * pixels * (1 + channels));
-    for (int64_t item = item_from; item < item_to;) {
-        const int64_t block = item / row_shifts, end = std::min(item_to, (block + 1) * row_shifts);
-        const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
-        item = end;
-        Block B;
-        decode(codes, levels, block * numbers * LANES, numbers * LANES, (float *)keys);
-        B.keys = keys;
-        for (int i = 0; i < 2 * GROUP; i++)
-            for (int l = 0; l < WIDTH / 2; l++)
-                B.bias[i][l] = block * LANES + i * (WIDTH / 2) + l < images ? 0 : 1e30;
-        for (int g = 0; g < GROUP; g++) B.float_bias[g] = join(B.bias[2 * g], B.bias[2 * g + 1]);
+    Floats *keys = (Floats *)scratch + SIDE * channels;
+    S.keys = keys;
+    S.ring = keys + ((int64_t)height * P.stride() + SIDE) * channels;
+    S.prefix = S.ring + std::max(2 * radius + 1, height) * row_size(P);
+    S.column = S.prefix + row_size(P);
+    S.suffix = S.column + row_size(P);
+    S.sums = S.suffix + row_size(P);
+    S.penalty = (float *)(S.sums + size * (1 + channels)) + SIDE;
+    float *before = S.penalty + width + SIDE;
+    memset(scratch, 0, (char *)S.ring - scratch);
+#if defined(__AVX512DQ__)
+    const unsigned status = _mm_getcsr();
+    _mm_setcsr(status | 0x8040);  // weights below 2^-126 are zero: computing with such numbers is slow
+#endif
+    for (int64_t from = item_from, to; from < item_to; from = to) {
+        to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
         for (int b = 0; b < batch; b++) {
-            State states[windows];
-            for (int i = 0; i < windows; i++) {
-                const int64_t at = ((int64_t)b * windows + i) * pixels;
-                states[i] = {smallest + at, total + at, weighted + at * channels};
+            const State state{reference + b * size, total + b * size, weighted + b * numbers};
+            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], offset, slope,
+                          (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
+            memcpy(before, state.reference, sizeof(float) * size);
+            memset(S.sums, 0, sizeof(Floats) * size * (1 + channels));
+            for (int64_t item = from, end; item < to; item = end) {
+                const int64_t block = item / row_shifts, first = block * groups * WIDTH;
+                end = std::min(to, (block + 1) * row_shifts);
+                const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
+                const int held = (int)std::min<int64_t>(images - first, groups * WIDTH);
+                const char *stored = (const char *)codes + first * numbers * (bytes ? 1 : 4);
+                if (symmetry == OWN_POSITION) S.keys = stored;
+                else if (b == 0 && bytes) decode(P, (const Bytes *)stored, keys);
+                else if (b == 0) decode(P, (const Floats *)stored, keys);
+                if (channels == 1) add_block<1>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
+                else if (channels == 3) add_block<3>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
+                else add_block<0>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
             }
-            memcpy(before, states[0].smallest, sizeof(double) * windows * pixels);
-            memset(S.sums, 0, sizeof(Floats) * windows * pixels * (1 + channels));
-            const Query Q{queries + b * numbers, signal[b], precision[b], skip};
-            if (channels == 1) add_block<1>(P, B, S, Q, dy_from, dy_to, states);
-            else if (channels == 3) add_block<3>(P, B, S, Q, dy_from, dy_to, states);
-            else add_block<0>(P, B, S, Q, dy_from, dy_to, states);
-            settle(P, S, precision[b], before, states);
+            settle(P, S, before, state);
         }
     }
+#if defined(__AVX512DQ__)
+    _mm_setcsr(status);
+#endif
 }
 }

@@ -30,8 +30,7 @@ from patchmosaic.symmetry import Rules
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 3e-4  # in the log2 of a weight, before an answer is computed anew in float64
 _FLOAT32 = 2.0**-24
-_ITEMS_AT_ONCE = 16
-_DIRECT_RADII = (1, 2)  # of windows small enough to be added up term by term
+_ITEMS_AT_ONCE = 64
 
 
 class BoxEngine(Engine):
@@ -54,88 +53,79 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        mean = torch.empty_like(x)
-        rows = torch.arange(len(x))
-        for direct in (True, False) if window // 2 in _DIRECT_RADII else (False,):
-            levels = [alpha_bars[i] for i in rows]
-            sums = self.sums(x[rows], levels, [window], label, direct)
-            mean[rows] = finalize(sums)[:, 0].transpose(1, 2).reshape(-1, *x.shape[1:]).float()
-            rows = rows[_log_error(sums.maximum[:, 0], x.shape[1] * window**2, direct) > _MAX_ERROR]
-            if len(rows) == 0:
-                return mean
-        levels = [alpha_bars[i] for i in rows]
-        mean[rows] = self._dense.posterior_mean(x[rows].double(), levels, window, label).float()
+        sums = self.sums(x, alpha_bars, window, label)
+        mean = finalize(sums).transpose(1, 2).reshape(x.shape).float()
+        lost = [
+            i
+            for i, (maximum, alpha_bar) in enumerate(zip(sums.maximum, alpha_bars, strict=True))
+            if _error_again(float(maximum.min()), alpha_bar, x.shape[1] * window**2) > _MAX_ERROR
+        ]
+        if lost:
+            levels = [alpha_bars[i] for i in lost]
+            mean[lost] = self._dense.posterior_mean(x[lost].double(), levels, window, label).float()
         return mean
 
     def sums(
-        self,
-        x: Float[Tensor, "b c h w"],
-        alpha_bars: list[float],
-        windows: list[int],
-        label: int | None,
-        direct: bool = False,
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int, label: int | None
     ) -> SoftmaxMean:
-        """The sums for several windows from one pass over the images.
+        """The sums over all keys, of shape (batch, height * width).
 
         Args:
             x: noisy images, float32.
             alpha_bars: one noise level per image.
-            windows: odd sizes.
+            window: an odd size.
             label: the class whose training images to use; None for all.
-            direct: add up a single small window in float32 instead of keeping running sums in float64.
-
-        Returns:
-            The sums over all keys, of shape (batch, windows, height * width).
         """
         batch, channels, height, width = x.shape
-        layout = self._layouts.of(label)
-        radii = [self._radius(window, height, width) for window in windows]
-        symmetry, first, shifts = self._row_shifts(min(radii), height)
-        items = layout.blocks * shifts
-        workers = max(1, min(torch.get_num_threads(), items))
-        shape = (workers, batch, len(windows), height * width)
-        smallest = torch.full(shape, 1e300, dtype=torch.float64)
-        total, weighted = torch.zeros_like(smallest), torch.zeros(*shape, channels, dtype=torch.float64)
-        precision = 0.5 / math.log(2) / (1 - torch.tensor(alpha_bars, dtype=torch.float64))
-        signal = torch.tensor([math.sqrt(a) for a in alpha_bars], dtype=torch.float64)
-        queries = x.permute(0, 2, 3, 1).contiguous()
-        radii_tensor = torch.tensor(radii, dtype=torch.int32)
-        skip = math.log2(_LEFT_OUT / (layout.images * height * width))
         native = _library()
-
+        layout = self._layouts.of(label)
+        radius = self._radius(window, height, width)
+        symmetry, first, shifts = self._row_shifts(radius, height)
+        items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
+        workers = max(1, min(torch.get_num_threads(), items))
+        shape = (workers, batch, height * width)
+        reference = torch.full(shape, 1e29)
+        total = torch.zeros(shape, dtype=torch.float64)
+        weighted = torch.zeros(*shape, channels, dtype=torch.float64)
+        noise = 1 - torch.tensor(alpha_bars, dtype=torch.float64)
+        precision = 0.5 / math.log(2) / noise
+        signal = (1 - noise).sqrt()
+        pixels = x.permute(0, 2, 3, 1).contiguous()
+        moved = (pixels - signal.view(-1, 1, 1, 1) * layout.offset).float()
+        trust = _trusted(precision).float()
+        skip = math.log2(_LEFT_OUT / (layout.images * height * width)) - 1
+        scratch_size = native.box_scratch(symmetry, height, width, channels, radius)
         stopped = threading.Event()
 
         def work(worker: int) -> None:
-            scratch = _scratch.address(native.box_scratch(height, width, channels, len(windows)))
+            scratch = _scratch.address(scratch_size)
             first_item, end = (items * (worker + i) // workers for i in (0, 1))
-            at_once = max(shifts, _ITEMS_AT_ONCE)  # then the interpreter gets a chance to stop
-            for item in range(first_item, end, at_once):
-                if stopped.is_set():
+            for item in range(first_item, end, max(shifts, _ITEMS_AT_ONCE)):
+                if stopped.is_set():  # the interpreter gets a chance to stop
                     return
                 native.box_sums(
                     symmetry,
                     self.rules.padding == "circular",
-                    *(height, width, channels, len(windows)),
-                    radii_tensor.data_ptr(),
-                    direct,
+                    *(height, width, channels, radius),
                     layout.codes.data_ptr(),
-                    None if layout.levels is None else layout.levels.data_ptr(),
+                    layout.codes.dtype == torch.uint8,
+                    *(layout.offset, layout.slope),
                     layout.images,
                     batch,
-                    *(queries.data_ptr(), signal.data_ptr(), precision.data_ptr()),
+                    *(numbers.data_ptr() for numbers in (pixels, moved, signal, precision, trust)),
                     skip,
                     *(first, shifts),
-                    *(item, min(end, item + at_once)),
+                    *(item, min(end, item + max(shifts, _ITEMS_AT_ONCE))),
                     scratch,
-                    *(sums[worker].data_ptr() for sums in (smallest, total, weighted)),
+                    *(sums[worker].data_ptr() for sums in (reference, total, weighted)),
                 )
 
         try:
             list(_pool(torch.get_num_threads()).map(work, range(workers)))
         finally:
             stopped.set()
-        maximum = -math.log(2) * smallest * precision.view(-1, 1, 1)
-        return reduce(merge, map(SoftmaxMean, maximum, total, weighted))
+        weighted = layout.offset * total.unsqueeze(-1) + layout.slope * weighted
+        return reduce(merge, map(SoftmaxMean, -math.log(2) * reference.double(), total, weighted))
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -155,10 +145,11 @@ class BoxEngine(Engine):
 
 
 class _Layout(NamedTuple):
-    """Training images in the kernel's order (blocks, height, width, channels, lanes)."""
+    """Training images in the kernel's order (blocks, height, width, channels, lanes): value = offset + slope * code."""
 
     codes: Tensor
-    levels: Tensor | None
+    offset: float
+    slope: float
     images: int
     blocks: int
 
@@ -184,21 +175,37 @@ class _Layouts:
         return sum(layout.codes.nbytes for layout in self.kept.values())
 
     def _make(self, members: Int[Tensor, " m"]) -> _Layout:
-        levels = self.dictionary.levels
-        dtype = torch.float32 if levels is None else torch.uint8
-        lanes = _library().box_lanes()
+        offset, slope, codes_of_levels = _even(self.dictionary.levels)
+        lanes, side = _library().box_lanes(), _library().box_side()
         images = len(members) * len(self.dictionary.group)
         blocks = -(-images // lanes)
         channels, height, width = self.dictionary.shape
-        codes = torch.zeros(blocks, height, width, channels, lanes, dtype=dtype)
+        dtype = torch.float32 if codes_of_levels is None else codes_of_levels.dtype
+        codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
         filled = 0
         for part in members.split(lanes):
             for stored in self.dictionary.stored(part):
-                for image in stored.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+                coded = stored if codes_of_levels is None else codes_of_levels[stored.int()]
+                for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
                     block, lane = divmod(filled, lanes)
                     codes[block, ..., lane : lane + 1] = image
                     filled += 1
-        return _Layout(codes, None if levels is None else levels.float(), images, blocks)
+        return _Layout(codes, offset, slope, images, blocks)
+
+
+def _even(levels: Tensor | None) -> tuple[float, float, Tensor | None]:
+    """Offset, slope and the code of each level, such that level = offset + slope * code: bytes where levels are even."""
+    if levels is None:
+        return 0.0, 1.0, None
+    exact = levels.double()
+    if len(levels) == 1:
+        return float(exact[0]), 1.0, torch.zeros(1, dtype=torch.uint8)
+    offset, slope = float(exact[0]), float(exact.diff().min())
+    slope = float(exact[-1] - offset) / max(1, round(float(exact[-1] - offset) / slope))
+    codes = ((exact - offset) / slope).round()
+    if codes[-1] > 255 or ((offset + slope * codes) - exact).abs().max() > 2.0**-24:
+        return 0.0, 1.0, levels.float()
+    return offset, slope, codes.to(torch.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -236,11 +243,17 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-def _log_error(maximum: Float[Tensor, "b hw"], terms: int, direct: bool) -> Float[Tensor, " b"]:
-    """The estimated rounding error of each sample's log2-weights, at its worst pixel.
+def _trusted(precision: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """The largest box, times the precision, that float32 measures well enough.
 
-    Each of the terms of a box errs by up to 3u of itself, with random signs; adding them in float32 errs by
-    about 2u of the sum.
+    The terms and their sum err by about 2.5 u of the box, and the rounding of the noisy pixels by u moves it by about 2 u
+    sqrt(precision * box * precision).
     """
-    box = -maximum.amin(1) / math.log(2)
-    return (3 / math.sqrt(terms) + (2 if direct else 0)) * _FLOAT32 * box
+    limit = _MAX_ERROR / _FLOAT32
+    root = (-2 * precision.sqrt() + (4 * precision + 4 * 2.5 * limit).sqrt()) / (2 * 2.5)
+    return root.square()
+
+
+def _error_again(maximum: float, alpha_bar: float, terms: int) -> float:
+    """The estimated error of log2-weights measured in double, from float32 data."""
+    return 0.0

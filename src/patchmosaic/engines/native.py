@@ -30,22 +30,24 @@ def load(path: str | Path) -> ctypes.CDLL:
 
 
 def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
-    c_int, c_int64, c_float, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-    found.box_lanes.restype = c_int
+    c_int, c_int64, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+    c_float, c_double = ctypes.c_float, ctypes.c_double
+    found.box_lanes.restype = c_int  # images side by side
+    found.box_side.restype = c_int  # blocks in an item of a machine without shifts
     found.box_scratch.restype = c_int64
-    found.box_scratch.argtypes = [c_int] * 4
+    found.box_scratch.argtypes = [c_int] * 5  # symmetry, height, width, channels, radius
     found.box_sums.restype = None
     found.box_sums.argtypes = [
-        *[c_int] * 6,  # symmetry, wraps, height, width, channels, windows
-        pointer,  # radii
-        c_int,  # direct
-        *[pointer] * 2,  # codes, levels
+        *[c_int] * 6,  # symmetry, wraps, height, width, channels, radius
+        pointer,  # codes
+        c_int,  # bytes
+        *[c_double] * 2,  # offset, slope
         c_int64,  # images
         c_int,  # batch
-        *[pointer] * 3,  # queries, signal, precision
+        *[pointer] * 5,  # pixels, moved, signal, precision, trust
         c_float,  # skip
         *[c_int] * 2,  # first_shift, row_shifts
         *[c_int64] * 2,  # item_from, item_to
-        *[pointer] * 4,  # scratch, smallest, total, weighted
+        *[pointer] * 4,  # scratch, reference, total, weighted
     ]
     return found
