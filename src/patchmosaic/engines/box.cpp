@@ -28,6 +28,8 @@ typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
 #define INLINE_MEMBER inline __attribute__((always_inline))
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
+constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err, of themselves
+constexpr double EVEN = 2.5e7;     // the reference times the precision, up to which training pixels may err by 2^-25
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
@@ -126,12 +128,13 @@ int64_t row_size(const Problem &P) {
     return ((int64_t)(3 * std::max(P.width, P.height) + SIDE) * SIDE + 63) / 64 * 64 + 17;
 }
 
-// One noisy image. A training pixel with code k has the value offset + slope * k, so that
-// pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
+// One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
+// that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
     double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2)
     double offset, slope;
+    const float *levels;  // null where codes are the values
     float scale, fall;  // fall: -precision
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
     float trust;  // the largest reference at which float32 measures boxes well enough
@@ -363,13 +366,13 @@ struct Pass {
     // Weigh V * WIDTH patches against one query pixel.
     INLINE_MEMBER void weigh(int y, int x, int key_row, int key_column, const Key *k, const Floats *box) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        const Floats precision = splat(Q.fall), best = splat(reference[pixel]);
+        const Floats fall = splat(Q.fall), best = splat(reference[pixel]);
         Floats e[V], top;
         for (int v = 0; v < V; v++) {
-            e[v] = best + box[v] * precision;
+            e[v] = best + box[v] * fall;
             top = v == 0 ? e[0] : max(top, e[v]);
         }
-        if (!any_above(top, Q.skip)) return;
+        if (!any_above(top, least_exponent(pixel))) return;
         Floats *sums = S.sums + pixel * (1 + channels());
         if (__builtin_expect(reference[pixel] > Q.trust || any_above(top, HEADROOM), 0)) {
             Floats copy[V];  // only here need they be in memory
@@ -380,10 +383,13 @@ struct Pass {
                 return;
             }
             if (any_above(top, HEADROOM)) move(least, pixel, sums);
-            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * precision;
+            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * fall;
         }
         add(e, k, sums);
     }
+
+    // What falls below is left out.
+    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * reference[pixel]; }
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         Floats total = sums[0];
@@ -412,37 +418,58 @@ struct Pass {
         reference[pixel] = to;
     }
 
-    // The same, with boxes measured in double.
+    // The same, with boxes that matter measured in double, eight at a time.
     __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
                                                const Floats *estimate, Floats *sums) const {
-        const int c = channels(), h = P.height, w = P.width;
-        const int64_t pixel = (int64_t)y * w + x;
+        const int64_t pixel = (int64_t)y * P.width + x;
         Doubles box[2 * V];
-        for (int i = 0; i < 2 * V; i++) box[i] = Doubles{};
+        double least = FAR;
+        for (int i = 0; i < 2 * V; i++) {
+            box[i] = Doubles{} + FAR;
+            bool matters = false;
+            for (int l = 0; l < WIDTH / 2; l++) matters |= reference[pixel] + at(estimate, i, l) * Q.fall > least_exponent(pixel);
+            if (!matters) continue;
+            box[i] = Q.levels && reference[pixel] * Q.precision > EVEN ? measure<true>(y, x, key_row, key_column, i)
+                                                                       : measure<false>(y, x, key_row, key_column, i);
+            for (int l = 0; l < WIDTH / 2; l++) {
+                if (at(estimate, i, l) >= FAR) box[i][l] = FAR;
+                least = std::min(least, box[i][l]);
+            }
+        }
+        if (reference[pixel] - least * Q.precision > HEADROOM) move((float)(least * Q.precision), pixel, sums);
+        Floats e[V];
+        for (int i = 0; i < 2 * V; i++)
+            for (int l = 0; l < WIDTH / 2; l++)
+                e[i / 2][i % 2 * (WIDTH / 2) + l] = (float)(reference[pixel] - box[i][l] * Q.precision);
+        add(e, k, sums);
+    }
+
+    static float at(const Floats *a, int half, int lane) { return a[half / 2][half % 2 * (WIDTH / 2) + lane]; }
+
+    template <bool LEVELS>
+    __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int half) const {
+        const int c = channels(), h = P.height, w = P.width;
         const double moved = Q.signal * Q.offset, scale = Q.signal * Q.slope;
-        for (int a = -r; a <= r; a++)
+        Doubles sums[2] = {};
+        for (int a = -r, turn = 0; a <= r; a++)
             for (int b = -r; b <= r; b++) {
                 if (!P.wraps && (y + a < 0 || y + a >= h || x + b < 0 || x + b >= w)) continue;
                 const float *q = Q.pixels + (wrapped(y + a, h) * w + wrapped(x + b, w)) * c;
                 const int row = P.wraps ? wrapped(key_row + a, h) : key_row + a;
                 const Key *there = key(row, P.wraps ? wrapped(key_column + b, w) : key_column + b);
-                for (int j = 0; j < c; j++)
-                    for (int v = 0; v < V; v++) {
-                        const Doubles d = (q[j] - moved) - scale * low(code(there, j, v));
-                        const Doubles e = (q[j] - moved) - scale * high(code(there, j, v));
-                        box[2 * v] += d * d;
-                        box[2 * v + 1] += e * e;
+                for (int j = 0; j < c; j++, turn ^= 1) {
+                    const Floats codes = code(there, j, half / 2);
+                    Doubles d = half % 2 ? high(codes) : low(codes);
+                    if (LEVELS) {
+                        for (int l = 0; l < WIDTH / 2; l++) d[l] = Q.levels[(int)d[l]];
+                        d = q[j] - Q.signal * d;
+                    } else {
+                        d = (q[j] - moved) - scale * d;
                     }
+                    sums[turn] += d * d;
+                }
             }
-        double least = FAR;
-        for (int i = 0; i < V * WIDTH; i++)
-            if (estimate[i / WIDTH][i % WIDTH] < FAR) least = std::min(least, box[i / 8][i % 8]);
-        if (reference[pixel] - least * Q.precision > HEADROOM) move((float)(least * Q.precision), pixel, sums);
-        Floats e[V];
-        for (int v = 0; v < V; v++)
-            for (int l = 0; l < WIDTH; l++)
-                e[v][l] = estimate[v][l] < FAR ? reference[pixel] - box[2 * v + l / 8][l % 8] * Q.precision : FLOOR;
-        add(e, k, sums);
+        return sums[0] + sums[1];
     }
 };
 
@@ -539,10 +566,10 @@ int64_t box_scratch(int symmetry, int height, int width, int channels, int radiu
 // `row_shifts` items to a block, the first with dy = first_shift. Where symmetry allows no shifts, an item is SIDE
 // blocks.
 //
-// codes: (blocks, height, width, channels, WIDTH), bytes or floats. pixels, moved: (batch, height, width, channels).
+// codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats. pixels, moved: (batch, height, width, channels).
 // signal, precision, trust: (batch,). reference: (batch, pixels), starting at 1e29; total: the same, starting at
 // 0; weighted: (..., channels), in units of codes.
-void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes, int bytes,
+void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes, const float *levels,
               double offset, double slope, int64_t images, int batch, const float *pixels, const float *moved,
               const double *signal, const double *precision, const float *trust, float skip, int first_shift,
               int row_shifts, int64_t item_from, int64_t item_to, char *scratch, float *reference, double *total,
@@ -569,7 +596,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
         for (int b = 0; b < batch; b++) {
             const State state{reference + b * size, total + b * size, weighted + b * numbers};
-            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], offset, slope,
+            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], offset, slope, levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
             memcpy(before, state.reference, sizeof(float) * size);
             memset(S.sums, 0, sizeof(Floats) * size * (1 + channels));
@@ -578,13 +605,13 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
                 end = std::min(to, (block + 1) * row_shifts);
                 const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
                 const int held = (int)std::min<int64_t>(images - first, groups * WIDTH);
-                const char *stored = (const char *)codes + first * numbers * (bytes ? 1 : 4);
+                const char *stored = (const char *)codes + first * numbers * (levels ? 1 : 4);
                 if (symmetry == OWN_POSITION) S.keys = stored;
-                else if (b == 0 && bytes) decode(P, (const Bytes *)stored, keys);
+                else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);
                 else if (b == 0) decode(P, (const Floats *)stored, keys);
-                if (channels == 1) add_block<1>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
-                else if (channels == 3) add_block<3>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
-                else add_block<0>(P, Q, S, bytes, state.reference, held, radius, dy_from, dy_to);
+                if (channels == 1) add_block<1>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
+                else if (channels == 3) add_block<3>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
+                else add_block<0>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
             }
             settle(P, S, before, state);
         }

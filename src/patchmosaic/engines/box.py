@@ -16,7 +16,7 @@ from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
@@ -53,17 +53,8 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        sums = self.sums(x, alpha_bars, window, label)
-        mean = finalize(sums).transpose(1, 2).reshape(x.shape).float()
-        lost = [
-            i
-            for i, (maximum, alpha_bar) in enumerate(zip(sums.maximum, alpha_bars, strict=True))
-            if _error_again(float(maximum.min()), alpha_bar, x.shape[1] * window**2) > _MAX_ERROR
-        ]
-        if lost:
-            levels = [alpha_bars[i] for i in lost]
-            mean[lost] = self._dense.posterior_mean(x[lost].double(), levels, window, label).float()
-        return mean
+        mean = finalize(self.sums(x, alpha_bars, window, label))
+        return mean.transpose(1, 2).reshape(x.shape).float()
 
     def sums(
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int, label: int | None
@@ -108,7 +99,7 @@ class BoxEngine(Engine):
                     self.rules.padding == "circular",
                     *(height, width, channels, radius),
                     layout.codes.data_ptr(),
-                    layout.codes.dtype == torch.uint8,
+                    None if layout.levels is None else layout.levels.data_ptr(),
                     *(layout.offset, layout.slope),
                     layout.images,
                     batch,
@@ -145,9 +136,13 @@ class BoxEngine(Engine):
 
 
 class _Layout(NamedTuple):
-    """Training images in the kernel's order (blocks, height, width, channels, lanes): value = offset + slope * code."""
+    """Training images in the kernel's order (blocks, height, width, channels, lanes).
+
+    A byte k stands for levels[k], evenly spaced: offset + slope * k but for rounding. Without levels, codes are floats.
+    """
 
     codes: Tensor
+    levels: Tensor | None
     offset: float
     slope: float
     images: int
@@ -175,37 +170,48 @@ class _Layouts:
         return sum(layout.codes.nbytes for layout in self.kept.values())
 
     def _make(self, members: Int[Tensor, " m"]) -> _Layout:
-        offset, slope, codes_of_levels = _even(self.dictionary.levels)
-        lanes, side = _library().box_lanes(), _library().box_side()
+        even = _even_codes(self.dictionary.levels)
+        native = _library()
+        lanes, side = native.box_lanes(), native.box_side()
         images = len(members) * len(self.dictionary.group)
         blocks = -(-images // lanes)
         channels, height, width = self.dictionary.shape
-        dtype = torch.float32 if codes_of_levels is None else codes_of_levels.dtype
+        dtype = torch.float32 if even is None else torch.uint8
         codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
         filled = 0
         for part in members.split(lanes):
             for stored in self.dictionary.stored(part):
-                coded = stored if codes_of_levels is None else codes_of_levels[stored.int()]
-                for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+                if self.dictionary.levels is not None:
+                    stored = (self.dictionary.levels if even is None else even)[stored.int()]
+                for image in stored.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
                     block, lane = divmod(filled, lanes)
                     codes[block, ..., lane : lane + 1] = image
                     filled += 1
-        return _Layout(codes, offset, slope, images, blocks)
+        if even is None:
+            return _Layout(codes, None, 0.0, 1.0, images, blocks)
+        offset, slope = _line(self.dictionary.levels, even)
+        levels = (offset + slope * torch.arange(256, dtype=torch.float64)).float()
+        levels[even.long()] = self.dictionary.levels.float()
+        return _Layout(codes, levels, offset, slope, images, blocks)
 
 
-def _even(levels: Tensor | None) -> tuple[float, float, Tensor | None]:
-    """Offset, slope and the code of each level, such that level = offset + slope * code: bytes where levels are even."""
+def _line(levels: Float[Tensor, " n"], codes: UInt8[Tensor, " n"]) -> tuple[float, float]:
+    """Offset and slope of the line through the first and the last level."""
+    first, last = float(levels[0]), float(levels[-1])
+    return first, (last - first) / max(1, int(codes[-1]))
+
+
+def _even_codes(levels: Float[Tensor, " n"] | None) -> UInt8[Tensor, " n"] | None:
+    """A byte for each level such that levels lie on a line, to float32 rounding; None where there are none such."""
     if levels is None:
-        return 0.0, 1.0, None
+        return None
     exact = levels.double()
-    if len(levels) == 1:
-        return float(exact[0]), 1.0, torch.zeros(1, dtype=torch.uint8)
-    offset, slope = float(exact[0]), float(exact.diff().min())
-    slope = float(exact[-1] - offset) / max(1, round(float(exact[-1] - offset) / slope))
-    codes = ((exact - offset) / slope).round()
-    if codes[-1] > 255 or ((offset + slope * codes) - exact).abs().max() > 2.0**-24:
-        return 0.0, 1.0, levels.float()
-    return offset, slope, codes.to(torch.uint8)
+    steps = exact.diff().min() if len(levels) > 1 else 1.0
+    codes = ((exact - exact[0]) / steps).round()
+    if codes[-1] > 255:
+        return None
+    offset, slope = _line(levels, codes)
+    return codes.to(torch.uint8) if (offset + slope * codes - exact).abs().max() <= 2.0**-24 else None
 
 
 @lru_cache(maxsize=1)
@@ -244,16 +250,11 @@ def _library() -> ctypes.CDLL:
 
 
 def _trusted(precision: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """The largest box, times the precision, that float32 measures well enough.
+    """The largest box, in bits (times the precision), that float32 measures well enough.
 
-    The terms and their sum err by about 2.5 u of the box, and the rounding of the noisy pixels by u moves it by about 2 u
-    sqrt(precision * box * precision).
+    Terms and sums err by about 2.5 u of a box of b bits; the rounding of pixels by u moves it by about
+    2 u sqrt(precision b).
     """
     limit = _MAX_ERROR / _FLOAT32
-    root = (-2 * precision.sqrt() + (4 * precision + 4 * 2.5 * limit).sqrt()) / (2 * 2.5)
-    return root.square()
+    return (((precision + 2.5 * limit).sqrt() - precision.sqrt()) / 2.5).square()
 
-
-def _error_again(maximum: float, alpha_bar: float, terms: int) -> float:
-    """The estimated error of log2-weights measured in double, from float32 data."""
-    return 0.0

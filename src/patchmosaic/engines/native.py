@@ -39,8 +39,7 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_sums.restype = None
     found.box_sums.argtypes = [
         *[c_int] * 6,  # symmetry, wraps, height, width, channels, radius
-        pointer,  # codes
-        c_int,  # bytes
+        *[pointer] * 2,  # codes, levels
         *[c_double] * 2,  # offset, slope
         c_int64,  # images
         c_int,  # batch
