@@ -1,7 +1,6 @@
 """Peak memory of one contestant, measured in a process of its own."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,8 @@ def peak_memory(problem: Problem, name: str, chunk: int) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "problem.safetensors"
-        tensors = {"pixels": problem.pixels, "images": problem.images, "x": problem.x}
         settings = {"alpha_bar": repr(problem.alpha_bar), "window": str(problem.window)}
-        write_tensors(path, tensors, machine=problem.machine, **settings)
+        write_tensors(path, {"pixels": problem.pixels, "x": problem.x}, machine=problem.machine, **settings)
         command = [sys.executable, "-m", __name__, str(path), name, str(chunk), str(torch.get_num_threads())]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -44,14 +42,17 @@ def _measure(path: str, name: str, chunk: str, threads: str) -> int:
 
     torch.set_num_threads(int(threads))
     tensors, metadata = read_tensors(path)
-    problem = Problem(
+    problem = Problem.of(
         **tensors,
         alpha_bar=float(metadata["alpha_bar"]),
         window=int(metadata["window"]),
         machine=metadata["machine"],
     )
     competitor = contestant(name)
-    competitor.call(problem.first(1), 1)()  # libraries and threads are no part of the work
+    corner = problem._replace(
+        **{name: getattr(problem, name)[:1, :, :4, :4] for name in ("pixels", "images", "x")}
+    )
+    competitor.call(corner, 1)()  # libraries and threads are no part of the work
     before = _restarted_peak()
     competitor.call(problem, int(chunk))()
     return max(0, _peak() - before)
@@ -69,6 +70,8 @@ def _peak() -> int:
     if _STATUS.exists():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+    import resource  # not on every system
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

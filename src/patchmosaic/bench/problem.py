@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from patchmosaic import presets
+from patchmosaic.dictionary import BYTE_LEVELS
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.symmetry import Rules
 
@@ -35,6 +36,19 @@ class Problem(NamedTuple):
     alpha_bar: float
     window: int
     machine: str
+
+    @classmethod
+    def of(
+        cls,
+        pixels: Shaped[Tensor, "n c h w"],
+        x: Float[Tensor, "1 c h w"],
+        alpha_bar: float,
+        window: int,
+        machine: str,
+    ) -> "Problem":
+        """With the images as floats made from the pixels."""
+        images = pixels if pixels.is_floating_point() else BYTE_LEVELS[pixels.int()]
+        return cls(pixels, images, x, alpha_bar, window, machine)
 
     def first(self, count: int) -> "Problem":
         """The same question of the first ``count`` training images only."""

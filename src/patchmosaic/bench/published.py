@@ -18,6 +18,8 @@ Departures, each of them towards exactness or in its favour:
 - The norm of the noisy window, which cancels in the softmax, is left out; the patches' norms enter as the bias of
   the convolution; weighted centres are summed by a matrix product instead of through an array with a number for
   every pair and channel.
+- Weights below e^-80 of the largest are held there, which no sum can notice: torch's exponential on a CPU may take
+  50 times as long where its result underflows, as most weights do at low noise.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.bench.problem import Problem, pairs_per_image
+
+_LEAST_LOGIT = -80.0
 
 
 class Sums:
@@ -50,7 +54,7 @@ class Sums:
             maximum = torch.maximum(maximum, self.maximum)
             shrink = (self.maximum - maximum).exp_()
             self.total, self.weighted = self.total * shrink, self.weighted * shrink
-        weights = logits.sub_(maximum).exp_()
+        weights = logits.sub_(maximum).clamp_(min=_LEAST_LOGIT).exp_()
         self.maximum = maximum
         self.total = self.total + weights.sum(-2, keepdim=True)
         self.weighted = self.weighted + weigh(weights)
