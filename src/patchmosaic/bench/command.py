@@ -23,7 +23,7 @@ examples:
 
 docs/benchmarks.md says what each column means."""
 
-_QUICK: dict[str, Any] = {"count": 100, "windows": (3, 9), "levels": (0.5,), "repeats": 3, "budget": 1.0}
+_QUICK: dict[str, Any] = {"count": 128, "windows": (3, 9), "levels": (0.5,), "repeats": 3, "budget": 1.0}
 
 
 def add_bench(commands: Any) -> None:

@@ -12,7 +12,7 @@ from patchmosaic.bench.memory import peak_memory
 from patchmosaic.bench.problem import Problem
 from patchmosaic.errors import InputError
 
-_LANES = 64  # images that the box engine works on side by side: fewer are cut to whole blocks
+_LANES = 64  # images that the box engine works on side by side: where not all are used, whole blocks are
 
 
 @dataclass
@@ -81,8 +81,14 @@ def measure(
 
     Returns:
         An entry for each contestant that could run, and the reason for each that could not.
+
+    Raises:
+        InputError: if none could.
     """
     runners, left_out = _runners(problem, names, budget / repeats, say)
+    if not runners:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise InputError(f"no contestant can run: {reasons}")
     entries = [
         Entry(
             runner.contestant.name,
@@ -94,7 +100,7 @@ def measure(
     ]
     field_of_play = list(zip(runners, entries, strict=True))
     for repeat in range(repeats):
-        turn = repeat % max(1, len(field_of_play))
+        turn = repeat % len(field_of_play)
         for runner, entry in field_of_play[turn:] + field_of_play[:turn]:
             say(entry.contestant)
             seconds, runner.answer = timed(runner.call)
@@ -133,17 +139,20 @@ def _runner(competitor: Contestant, problem: Problem, seconds: float) -> _Runner
     trials = competitor.trials(problem)
     competitor.call(problem.first(trials[0]), trials[0])()  # what happens only once happens here
     best_rate, chunk = 0.0, trials[0]
+    patience = seconds / (2 if competitor.chunked else 4)
     for count in trials:
-        taken, _ = timed(competitor.call(problem.first(count), count))
+        call = competitor.call(problem.first(count), count)
+        taken = min(timed(call)[0], timed(call)[0])
         if count / taken > best_rate:
             best_rate, chunk = count / taken, count
         elif count / taken < best_rate / 2:
             break
-        if taken > seconds / 4:
+        if taken > patience:
             break
-    count = min(competitor.most_images(problem), max(1, int(best_rate * seconds)))
-    if _LANES <= count < len(problem.images):
-        count -= count % _LANES
+    count = max(1, int(best_rate * seconds))
+    if count >= _LANES // 2:
+        count = max(_LANES, count - count % _LANES)
+    count = min(count, competitor.most_images(problem))
     part = problem.first(count)
     call = competitor.call(part, chunk)
     call()
