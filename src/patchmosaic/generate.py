@@ -15,7 +15,7 @@ from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
-from patchmosaic.records import read_json, read_tensors, versions, write_json, write_tensors
+from patchmosaic.records import differences, read_json, read_tensors, versions, write_json, write_tensors
 from patchmosaic.sampling import SOLVERS, Step, draw_noise, generators, reverse_flow, time_grid
 from patchmosaic.schedule import SCHEDULES
 
@@ -176,7 +176,7 @@ class Run:
     def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
         """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
         complete = (self.folder / "samples.safetensors").exists()
-        different = _differences(found, self.record)
+        different = differences(found, self.record)
         if different and not overwrite:
             raise InputError(
                 f"{self.folder} holds a run with other settings ({different}): "
@@ -338,13 +338,3 @@ class _Flow:
     def save(self) -> None:
         if self.steps:
             write_tensors(self.path, {**self.results(), "rngs": self.rng_states}, steps=str(self.steps))
-
-
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The settings in which two records differ, in words; empty if none."""
-    return ", ".join(
-        f"{key}: {found.get(part, {}).get(key)} there, {value} here"
-        for part, settings in expected.items()
-        for key, value in settings.items()
-        if found.get(part, {}).get(key) != value
-    )

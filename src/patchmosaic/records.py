@@ -74,3 +74,13 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The settings in which two records differ, in words; empty if none."""
+    return ", ".join(
+        f"{key}: {found.get(part, {}).get(key)} there, {value} here"
+        for part, settings in expected.items()
+        for key, value in settings.items()
+        if found.get(part, {}).get(key) != value
+    )
