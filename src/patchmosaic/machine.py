@@ -101,14 +101,14 @@ class ScoreMachine(Denoiser):
         jobs: dict[tuple[int | None, int | None], list[int]] = {}
         for i in range(len(x)):
             jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
+        on_device = x.to(self.dictionary.device)
+        if len(jobs) == 1:
+            ((window, label),) = jobs
+            return self.engine.posterior_mean(on_device, alpha_bars, window, label).to(x.device)
         mean = torch.empty_like(x)
         for (window, label), rows in jobs.items():
-            mean[rows] = self.engine.posterior_mean(
-                x[rows].to(self.dictionary.device),
-                [alpha_bars[i] for i in rows],
-                window,
-                label,
-            ).to(x.device)
+            levels = [alpha_bars[i] for i in rows]
+            mean[rows] = self.engine.posterior_mean(on_device[rows], levels, window, label).to(x.device)
         return mean
 
     def _check(self, x: Tensor) -> None:
@@ -120,8 +120,8 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        finite = x.isfinite().flatten(1).all(dim=1)
-        if not bool(finite.all()):
+        if not bool(x.isfinite().all()):
+            finite = x.isfinite().flatten(1).all(dim=1)
             raise InputError(f"x contains NaN or infinity in sample {int((~finite).nonzero()[0])}")
 
 

@@ -45,8 +45,10 @@ INLINE Doubles high(Floats a) {
 INLINE Floats to_floats(Floats a) { return a; }
 INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE double sum(Floats a) {
-    const Doubles b = low(a) + high(a);
-    return ((b[0] + b[4]) + (b[1] + b[5])) + ((b[2] + b[6]) + (b[3] + b[7]));
+    Doubles b = low(a) + high(a);
+    b += __builtin_shufflevector(b, b, 4, 5, 6, 7, 0, 1, 2, 3);
+    b += __builtin_shufflevector(b, b, 2, 3, 0, 1, 6, 7, 4, 5);
+    return b[0] + b[1];
 }
 #if defined(__AVX512F__)
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -165,6 +167,12 @@ struct Pass {
     float *reference;
     const int images;  // in these groups; lanes beyond are empty
     const int r;
+    Floats empty[G] = {};  // 0, or FAR in empty lanes
+
+    Pass(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r)
+        : P(P), Q(Q), S(S), reference(reference), images(images), r(r) {
+        for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
+    }
 
     INLINE_MEMBER int channels() const { return C ? C : P.channels; }
 
@@ -344,22 +352,12 @@ struct Pass {
                 part = part + 1 == span ? 0 : part + 1;
                 if (T > 1 && (k_at < allowed.from || k_at + T > allowed.to))
                     for (int v = 0; v < V; v++) box[v] += S.penalty[k_at + v];
-                if (__builtin_expect(count < T || images < WIDTH * G, 0)) {
-                    Floats copy[V];
-                    for (int v = 0; v < V; v++) copy[v] = box[v];
-                    exclude(copy, count);
-                    for (int v = 0; v < V; v++) box[v] = copy[v];
-                }
+                if (images < WIDTH * G)
+                    for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
+                if (count < T)
+                    for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
                 weigh(y, x, key_row, k_at, k, box);
             }
-        }
-    }
-
-    // Put out of reach the boxes of shifts beyond `count`, and of empty lanes.
-    __attribute__((noinline)) void exclude(Floats *box, int count) const {
-        for (int v = 0; v < V; v++) {
-            if (T > 1 && v >= count) box[v] = splat(FAR);
-            for (int l = std::max(0, images - (G > 1 ? v * WIDTH : 0)); l < WIDTH; l++) box[v][l] = FAR;
         }
     }
 
@@ -405,11 +403,12 @@ struct Pass {
         }
     }
 
-    static __attribute__((noinline)) float smallest(const Floats *box) {
-        float least = FAR;
-        for (int v = 0; v < V; v++)
-            for (int l = 0; l < WIDTH; l++) least = std::min(least, box[v][l]);
-        return least;
+    static float smallest(const Floats *box) {
+        Floats least = box[0];
+        for (int v = 1; v < V; v++) least = -max(-least, -box[v]);
+        float smallest = least[0];
+        for (int l = 1; l < WIDTH; l++) smallest = std::min(smallest, least[l]);
+        return smallest;
     }
 
     __attribute__((noinline)) void move(float to, int64_t pixel, Floats *sums) const {
@@ -477,7 +476,7 @@ struct Pass {
 template <class Key, int C, int T, int G, int R>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r, int dy_from,
                int dy_to) {
-    const Pass<Key, C, T, G, R> pass{P, Q, S, reference, images, r};
+    const Pass<Key, C, T, G, R> pass(P, Q, S, reference, images, r);
     const int w = P.width, reach = w - 2 * r - 1;
     const int across = P.symmetry == INSIDE ? EVERYWHERE : P.symmetry;  // but only to the columns inside
     for (int dy = dy_from; dy < dy_to; dy++) {
@@ -527,7 +526,8 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, f
 void settle(const Problem &P, const Scratch &S, const float *before, const State &state) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double now = state.reference[p], kept = before[p] == now ? 1 : std::exp2(std::max(now - before[p], -1e3));
+        const double fall = (double)state.reference[p] - before[p];
+        const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
         const Floats *sums = S.sums + p * (1 + c);
         state.total[p] = state.total[p] * kept + sum(sums[0]);
         for (int j = 0; j < c; j++) {
@@ -587,7 +587,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     S.sums = S.suffix + row_size(P);
     S.penalty = (float *)(S.sums + size * (1 + channels)) + SIDE;
     float *before = S.penalty + width + SIDE;
-    memset(scratch, 0, (char *)S.ring - scratch);
+    if (symmetry != OWN_POSITION) memset(scratch, 0, (char *)S.ring - scratch);
 #if defined(__AVX512DQ__)
     const unsigned status = _mm_getcsr();
     _mm_setcsr(status | 0x8040);  // weights below 2^-126 are zero: computing with such numbers is slow
