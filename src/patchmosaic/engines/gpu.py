@@ -1,0 +1,440 @@
+"""The GPU engine: exact integer products on tensor cores, written in Triton.
+
+In units of a training image's byte k, the logit -|phi - sqrt(ab) psi|^2 / (2 sigma^2) is sum k (q - a k) and a term
+that cancels, where q is linear in the pixel and a a constant. With q in fixed point and cut into bytes, q·k is a few
+products of bytes, summed by the tensor cores in 32-bit integers without rounding. What is left of rounding is known
+beforehand, and decides how many bytes q takes. See docs/engines.md.
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from patchmosaic.dictionary import Dictionary
+from patchmosaic.engines.base import Engine
+from patchmosaic.engines.dense import DenseEngine, Frame, local_frame
+from patchmosaic.posterior import SoftmaxMean, finalize, merge
+from patchmosaic.symmetry import Block, Rules, position_blocks
+
+_MAX_ERROR = 5e-5  # in the log2 of a weight, before a sample goes to the dense engine
+_SPREAD = 128 / math.sqrt(3)  # root mean square of a byte of uniform distribution
+_ROUNDING = 1 / math.sqrt(12)  # root mean square of what rounding to an integer takes away
+_BYTES = ((1, 2), (1, 3), (1, 4), (4, 3), (4, 4))  # of a training value and of a query, cheapest first
+_LARGEST_WINDOW = 1 << 14  # numbers in a window; beyond, sums of products could leave 32 bits
+_PATCH_BYTES = 1 << 26  # of patches at a time: more gains nothing, less pays for launching
+_PROGRAMS = 1 << 10  # per sample: enough for any device, and the same on all
+_QUERIES, _KEYS, _FEW = 128, 128, 16  # a tile of logits; for classes of few pixels it has fewer rows
+
+# A key that is this far below the best so far, in units of at least 2^-16, weighs less than 2^-60 of it.
+_FAR = tl.constexpr(1 << 22)
+_LOWEST = -(1 << 31) + (1 << 24)  # the least logit, with room for _FAR below
+_HIGHEST = (1 << 31) - (1 << 25)
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@triton.jit
+def _cut(
+    planes, positions, patches, norms,
+    images, places, height, width, top, left, rows, columns,
+    WRAPS: tl.constexpr, BYTES: tl.constexpr, CHANNELS: tl.constexpr,
+    NUMBERS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Copy the windows around ``positions`` (class, places) of every image side by side, and sum their squares.
+
+    planes: (images, BYTES, CHANNELS, height, width) int8.
+    patches: (class, images * places, BYTES, NUMBERS) int8, zero beyond the image and beyond the window's numbers.
+    norms: (class, images * places), int32 or float64.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = row < images * places
+    image = tl.minimum(row, images * places - 1) // places
+    position = tl.load(positions + tl.program_id(1) * places + row % places)
+    row_out = (tl.program_id(1) * images * places + row).to(tl.int64)
+    norm = tl.zeros([ROWS], norms.dtype.element_ty)
+    for start in range(0, NUMBERS, STEP):
+        number = start + tl.arange(0, STEP)
+        channel = number // (rows * columns)
+        down = number // columns % rows - top
+        right = number % columns - left
+        if WRAPS:
+            down, right = (down % height + height) % height, (right % width + width) % width
+        y = (position // width)[:, None] + down[None, :]
+        x = (position % width)[:, None] + right[None, :]
+        seen = exists[:, None] & (channel < CHANNELS)[None, :]
+        if WRAPS:
+            y, x = tl.where(y >= height, y - height, y), tl.where(x >= width, x - width, x)
+        else:
+            seen &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        value = tl.zeros([ROWS, STEP], norms.dtype.element_ty)
+        for byte in tl.static_range(BYTES):
+            plane = (image * BYTES + byte)[:, None] * CHANNELS + channel[None, :]
+            code = tl.load(planes + (plane * height + y) * width + x, mask=seen, other=0)
+            out = patches + ((row_out * BYTES + byte) * NUMBERS)[:, None] + number[None, :]
+            tl.store(out, code, mask=exists[:, None])
+            value = value * 256 + code.to(norms.dtype.element_ty)
+        norm += tl.sum(value * value, 1)
+    tl.store(norms + row_out, norm, mask=exists)
+
+
+@triton.jit
+def _multiply(
+    logits, query, key, ORDER: tl.constexpr, KEY_BYTES: tl.constexpr, NUMBERS: tl.constexpr, STEP: tl.constexpr
+):
+    """Add the products of all bytes of query and key whose places add up to ORDER."""
+    for byte in tl.static_range(KEY_BYTES):
+        if byte <= ORDER:
+            for start in range(0, NUMBERS, STEP):
+                number = start + tl.arange(0, STEP)
+                q = tl.load(query[:, None] + ((ORDER - byte) * NUMBERS + number)[None, :])
+                k = tl.load(key[None, :] + (byte * NUMBERS + number)[:, None])
+                logits = tl.dot(q, k, logits)
+    return logits
+
+
+@triton.jit
+def _weigh(
+    queries, keys, norms, planes, positions, scales, tops, sums,
+    places_q, images, places, pixels, tiles,
+    CHANNELS: tl.constexpr, SUMS: tl.constexpr, QUERY_BYTES: tl.constexpr, KEY_BYTES: tl.constexpr,
+    NUMBERS: tl.constexpr, STEP: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Add the keys of some images to the sums of one tile of queries.
+
+    queries: (class, sample * places_q, QUERY_BYTES, NUMBERS) int8.
+    keys, norms: (class, images * places, KEY_BYTES, NUMBERS) int8 and (class, images * places), from ``_cut``.
+    planes: (images, KEY_BYTES, CHANNELS, pixels) int8; positions: (class, places).
+    scales: (sample, 3) float64: what a unit of the norm takes away, what is added, and log2 of a weight per unit.
+    tops, sums: (sample, split, class, places_q) int32 and the same by (CHANNELS + 1) float64: the state, relative
+        to 2^top: the weighted values and the total.
+    """
+    group, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    split, sample = tl.program_id(1), tl.program_id(2)
+    slope = tl.load(scales + sample * 3)
+    shift = tl.load(scales + sample * 3 + 1)
+    unit = tl.load(scales + sample * 3 + 2).to(tl.float32)
+
+    place = tile * QUERIES + tl.arange(0, QUERIES)
+    query_row = (group * tl.num_programs(2) + sample) * places_q + tl.minimum(place, places_q - 1)
+    query = queries + query_row.to(tl.int64) * (QUERY_BYTES * NUMBERS)
+    classes = tl.num_programs(0) // tiles
+    state_row = ((sample * tl.num_programs(1) + split) * classes + group) * places_q + place
+    column = tl.arange(0, SUMS)
+    sums_at = sums + state_row.to(tl.int64)[:, None] * (CHANNELS + 1) + column[None, :]
+    stored = (place < places_q)[:, None] & (column <= CHANNELS)[None, :]
+    top = tl.load(tops + state_row, mask=place < places_q, other=0)
+    state = tl.load(sums_at, mask=stored, other=0.0)
+
+    count = images * places
+    for start in range(split * KEYS, count, tl.num_programs(1) * KEYS):
+        at = start + tl.arange(0, KEYS)
+        exists = at < count
+        at = tl.minimum(at, count - 1)  # a tile is filled up with the last key, which then counts once
+        row = (group * count + at).to(tl.int64)
+        key = keys + row * (KEY_BYTES * NUMBERS)
+        centre = planes + at // places * (KEY_BYTES * CHANNELS * pixels)
+        centre += tl.load(positions + group * places + at % places)
+        bias = (shift - slope * tl.load(norms + row).to(tl.float64)).to(tl.int32)
+
+        logits = tl.zeros([QUERIES, KEYS], tl.int32)
+        for order in tl.static_range(QUERY_BYTES - 1):
+            logits = logits << 8
+            if order == QUERY_BYTES - 2:
+                logits += bias[None, :]
+            logits = _multiply(logits, query, key, order, KEY_BYTES, NUMBERS, STEP)
+        best = tl.maximum(top, tl.max(logits, 1))
+        logits = tl.maximum(logits, (best - _FAR)[:, None]) - best[:, None]
+        logits = _multiply(logits << 8, query, key, QUERY_BYTES - 1, KEY_BYTES, NUMBERS, STEP)
+        weights = tl.exp2(logits.to(tl.float32) * unit)
+        kept = tl.exp2((tl.maximum(top, best - _FAR) - best).to(tl.float32) * (256 * unit))
+        state *= kept.to(tl.float64)[:, None]
+        top = best
+        for channel in tl.static_range(CHANNELS + 1):
+            value = tl.zeros([KEYS], tl.float32)
+            if channel == CHANNELS:
+                value += 1.0
+            else:
+                for byte in tl.static_range(KEY_BYTES):
+                    code = tl.load(centre + (byte * CHANNELS + channel) * pixels)
+                    value += code.to(tl.float32) * (0.00390625**byte)
+            value = tl.where(exists, value, 0.0)
+            added = tl.sum(weights * value[None, :], 1).to(tl.float64)
+            state += tl.where(column[None, :] == channel, added[:, None], 0.0)
+
+    tl.store(tops + state_row, top, mask=place < places_q)
+    tl.store(sums_at, state, mask=stored)
+
+
+class _Grid(NamedTuple):
+    """Training values written as ``origin + step * k``, with k a number of one byte or several, -128 <= k < 128.
+
+    ``table`` holds the bytes (levels, bytes) of images stored as codes, ``error`` is the root mean square of what is
+    lost.
+    """
+
+    origin: float
+    step: float
+    bytes: int
+    table: Tensor | None
+    error: float
+
+    def planes(self, stored: Tensor) -> Int8[Tensor, "n bytes c h w"]:
+        """The bytes of images as the dictionary stores them."""
+        if self.table is not None:
+            return self.table[stored.int()].movedim(-1, 1).contiguous()
+        fine = 256.0 ** (self.bytes - 1) / self.step
+        return _bytes(((stored.double() - self.origin) * fine).round().long(), self.bytes)
+
+
+class _Scale(NamedTuple):
+    """How one sample's logits are counted in integers.
+
+    A query is ``factor * (phi - sqrt(ab) origin)``, rounded; ``bytes`` of it and of the training values are used.
+    ``slope`` and ``shift`` are those of the norms, ``unit`` is log2 of a weight per unit of the finest sum.
+    """
+
+    grid: _Grid
+    bytes: int
+    signal: float
+    factor: float
+    slope: float
+    shift: float
+    unit: float
+
+
+class TritonEngine(Engine):
+    """Local machines on a CUDA device in float32; everything else goes to the dense engine.
+
+    Products are exact. The error of the log-weights follows from the noise level, the window and the largest pixel
+    alone, and where it could exceed 5e-5 the sample goes to the dense engine in float64. See docs/engines.md.
+    """
+
+    def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
+        super().__init__(dictionary, rules, memory_budget)
+        self._dense = DenseEngine(dictionary, rules, memory_budget)
+        self._grids = {count: _grid(dictionary.levels, count, dictionary.device) for count in (1, 4)}
+
+    def posterior_mean(
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
+    ) -> Float[Tensor, "b c h w"]:
+        """See :meth:`Engine.posterior_mean`."""
+        if window is None or x.dtype != torch.float32 or not (x.is_cuda or _INTERPRETED):
+            return self._dense.posterior_mean(x, alpha_bars, window, label)
+        height, width = x.shape[2:]
+        frame = local_frame(height, width, window, self.rules.padding)
+        blocks = position_blocks(height, width, window, self.rules)
+        numbers = x.shape[1] * frame.height * frame.width
+        scales = [
+            self._scale(largest, alpha_bar, numbers)
+            for largest, alpha_bar in zip(x.abs().amax((1, 2, 3)).tolist(), alpha_bars, strict=True)
+        ]
+        jobs: dict[tuple[int, int] | None, list[int]] = {}
+        for i, scale in enumerate(scales):
+            jobs.setdefault(scale and (scale.grid.bytes, scale.bytes), []).append(i)
+        mean = torch.empty_like(x)
+        for rows in jobs.values():
+            chosen = [scale for scale in (scales[i] for i in rows) if scale]
+            if chosen:
+                with torch.cuda.device_of(x):
+                    mean[rows] = self._means(x[rows], chosen, frame, blocks, label).float()
+            else:
+                levels = [alpha_bars[i] for i in rows]
+                mean[rows] = self._dense.posterior_mean(x[rows].double(), levels, window, label).float()
+        return mean
+
+    def _scale(self, largest: float, alpha_bar: float, numbers: int) -> _Scale | None:
+        """The cheapest bytes that keep a sample's log-weights within ``_MAX_ERROR``, if any do.
+
+        Args:
+            largest: the absolute value of the sample's largest number.
+            alpha_bar: its noise level.
+            numbers: in a window.
+        """
+        if numbers > _LARGEST_WINDOW:
+            return None
+        precision, signal = 0.5 / math.log(2) / (1 - alpha_bar), math.sqrt(alpha_bar)
+        for grid_bytes, query_bytes in _BYTES:
+            grid = self._grids[grid_bytes]
+            if grid is None:
+                continue
+            factor = 2 * precision * signal * grid.step
+            square = precision * (signal * grid.step) ** 2  # the logit is sum k (q - square k)
+            q = factor * (largest + signal * abs(grid.origin))
+            high = 128 * q - (1 << 14) * square if q > 256 * square else q * q / (4 * square or 1)
+            low = -128 * q - (1 << 14) * square
+            unit = max(
+                2.0**-24,
+                q / (127 / 255 * (256**query_bytes - 1) - 1),
+                numbers * (high - low) / 2 / (256 * (_HIGHEST - numbers * query_bytes * (1 << 14))),
+            )
+            lost = numbers * (1 + (query_bytes if grid_bytes > 1 else 0))
+            error = math.hypot(
+                unit * _SPREAD * _ROUNDING * math.sqrt(lost),
+                unit * 256 * _ROUNDING,
+                factor / grid.step * (largest + signal) * grid.error * math.sqrt(numbers),
+            )
+            if error <= _MAX_ERROR:
+                return _Scale(
+                    grid,
+                    query_bytes,
+                    signal * grid.origin,
+                    factor / unit,
+                    square / (256.0 ** (2 * grid_bytes - 2) * 256 * unit),
+                    -numbers * (high + low) / 2 / (256 * unit),
+                    unit,
+                )
+        return None
+
+    def _means(
+        self,
+        x: Float[Tensor, "b c h w"],
+        scales: list[_Scale],
+        frame: Frame,
+        blocks: tuple[Block, ...],
+        label: int | None,
+    ) -> Float[Tensor, "b c h w"]:
+        """The posterior means of samples with equal numbers of bytes."""
+        channels, height, width = x.shape[1:]
+        grid, query_bytes = scales[0].grid, scales[0].bytes
+        step, padded = _steps(channels * frame.height * frame.width)
+        room = min(_PATCH_BYTES, self.memory_budget // 4)
+        per_sample = height * width * query_bytes * padded + _PROGRAMS * _QUERIES * (12 + 8 * channels)
+        at_once = max(1, self.memory_budget // 4 // per_sample)
+        if len(x) > at_once:
+            parts = zip(x.split(at_once), _split(scales, at_once), strict=True)
+            return torch.cat([self._means(part, some, frame, blocks, label) for part, some in parts])
+        per_image = max(block.keys.numel() for block in blocks) * grid.bytes * padded
+        sums = [_Sums(block, x, scales, frame, step, padded) for block in blocks]
+        members = self.dictionary.members(label).to(x.device)
+        for indices in members.split(max(1, room // per_image // len(self.dictionary.group))):
+            planes = grid.planes(torch.cat(self.dictionary.stored(indices)))
+            for part in sums:
+                part.add(planes)
+        mean = x.new_empty(len(x), channels, height * width, dtype=torch.float64)
+        for part in sums:
+            mean[:, :, part.block.queries] = part.means()
+        return (grid.origin + grid.step * mean).view(x.shape)
+
+
+class _Sums:
+    """The sums of one block of classes for a batch."""
+
+    def __init__(
+        self, block: Block, x: Tensor, scales: list[_Scale], frame: Frame, step: int, padded: int
+    ):
+        self.block, self.frame, self.step, self.padded = block, frame, step, padded
+        self.grid, self.query_bytes = scales[0].grid, scales[0].bytes
+        classes, places = block.queries.shape
+        self.rows = min(_QUERIES, max(_FEW, 1 << (places - 1).bit_length()))
+        self.tiles = -(-places // self.rows)
+        self.splits = 1 << max(0, (_PROGRAMS // (classes * self.tiles)).bit_length() - 1)
+        self.keys = block.keys.to(x.device, torch.int32)
+        signal, factor = (
+            torch.tensor(numbers, dtype=torch.float64, device=x.device).view(-1, 1, 1, 1)
+            for numbers in zip(*((scale.signal, scale.factor) for scale in scales), strict=True)
+        )
+        planes = _bytes(((x.double() - signal) * factor).round().long(), self.query_bytes)
+        self.queries, _ = self._cut(planes, block.queries.to(x.device, torch.int32), torch.int32)
+        self.scales = torch.tensor(
+            [(scale.slope, scale.shift, scale.unit) for scale in scales], dtype=torch.float64, device=x.device
+        )
+        shape = (len(x), self.splits, classes, places)
+        self.tops = torch.full(shape, _LOWEST, dtype=torch.int32, device=x.device)
+        self.sums = torch.zeros(*shape, x.shape[1] + 1, dtype=torch.float64, device=x.device)
+
+    def add(self, planes: Int8[Tensor, "n bytes c h w"]) -> None:
+        """Sum over these images' keys."""
+        images, _, channels, height, width = planes.shape
+        norm_type = torch.int32 if self.grid.bytes == 1 else torch.float64
+        keys, norms = self._cut(planes, self.keys, norm_type)
+        samples, splits, classes, places = self.tops.shape
+        _weigh[classes * self.tiles, splits, samples](
+            *(self.queries, keys, norms, planes, self.keys, self.scales, self.tops, self.sums),
+            *(places, images, self.keys.shape[1], height * width, self.tiles),
+            CHANNELS=channels,
+            SUMS=1 << channels.bit_length(),
+            QUERY_BYTES=self.query_bytes,
+            KEY_BYTES=self.grid.bytes,
+            NUMBERS=self.padded,
+            STEP=self.step,
+            QUERIES=self.rows,
+            KEYS=_KEYS,
+            num_warps=8 if self.rows == 128 else 4,
+        )
+
+    def means(self) -> Float[Tensor, "b c g q"]:
+        """The posterior means in units of the grid."""
+        nats = (self.scales[:, 2] * (256 * math.log(2))).view(-1, 1, 1, 1)
+        state = SoftmaxMean(self.tops * nats, self.sums[..., -1], self.sums[..., :-1])
+        state = SoftmaxMean(*(part.transpose(0, 1) for part in state))
+        while (half := len(state.total) // 2) > 0:
+            state = merge(SoftmaxMean(*(s[:half] for s in state)), SoftmaxMean(*(s[half:] for s in state)))
+        return finalize(state)[0].permute(0, 3, 1, 2)
+
+    def _cut(self, planes: Tensor, positions: Tensor, norm_type: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The windows at ``positions`` of all images, and the sums of their squares."""
+        images, count, channels, height, width = planes.shape
+        classes, places = positions.shape
+        patches = planes.new_empty(classes, images * places, count, self.padded)
+        norms = torch.empty(classes, images * places, dtype=norm_type, device=planes.device)
+        rows = 4096 // self.step
+        _cut[-(-images * places // rows), classes](
+            *(planes, positions, patches, norms),
+            *(images, places, height, width, self.frame.top, self.frame.left),
+            *(self.frame.height, self.frame.width),
+            WRAPS=self.frame.padding == "circular",
+            BYTES=count,
+            CHANNELS=channels,
+            NUMBERS=self.padded,
+            STEP=self.step,
+            ROWS=rows,
+        )
+        return patches, norms
+
+
+def _grid(levels: Tensor | None, count: int, device: torch.device) -> _Grid | None:
+    """Training values in ``count`` bytes; None where one byte does not do, because levels are not evenly spaced."""
+    if levels is None:  # any floats in [-1, 1], give or take rounding
+        step = 1.001 / 127
+        return None if count == 1 else _Grid(0.0, step, count, None, step * 256.0 ** (1 - count) * _ROUNDING)
+    values = levels.double().cpu()
+    low, high = float(values[0]), float(values[-1])
+    if count == 1:
+        gaps = values.diff()
+        intervals = round((high - low) / float(gaps.min())) if len(gaps) else 1
+        if intervals > 255:
+            return None
+        step = (high - low) / intervals or 1.0
+        origin = low + 128 * step
+    else:
+        step, origin = (high - low) / 254 or 1.0, (low + high) / 2
+    fine = 256.0 ** (count - 1)
+    numbers = ((values - origin) / step * fine).round()
+    error = float((origin + numbers / fine * step - values).square().mean().sqrt())
+    if count == 1 and error > 1e-6 * step * 255:
+        return None
+    return _Grid(origin, step, count, _bytes(numbers.long(), count).to(device), error)
+
+
+def _bytes(numbers: Int[Tensor, "n ..."], count: int) -> Int8[Tensor, "n bytes ..."]:
+    """Whole numbers in ``count`` signed bytes, the one that weighs most first."""
+    found = []
+    for _ in range(count):
+        low = (numbers + 128) % 256 - 128
+        found.append(low.to(torch.int8))
+        numbers = (numbers - low) >> 8
+    return torch.stack(found[::-1], dim=1)
+
+
+def _steps(numbers: int) -> tuple[int, int]:
+    """How many numbers of a window are multiplied at a time, and the window's numbers filled up to a multiple.
+
+    A step takes about as long as 16 more numbers would.
+    """
+    found = {step: -(-numbers // step) * step for step in (128, 64, 32)}
+    return min(found.items(), key=lambda item: item[1] * (1 + 16 / item[0]))
