@@ -22,8 +22,8 @@ from patchmosaic.engines.dense import DenseEngine, Frame, local_frame
 from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Block, Rules, position_blocks
 
-_MAX_ERROR = 5e-5  # in the log2 of a weight, before a sample goes to the dense engine
-_SPREAD = 128 / math.sqrt(3)  # root mean square of a byte of uniform distribution
+_MAX_ERROR = 1e-4  # in the log2 of a weight, before a sample goes to the dense engine
+_SPREAD = 1 / math.sqrt(3)  # root mean square of a uniform distribution, relative to its reach
 _ROUNDING = 1 / math.sqrt(12)  # root mean square of what rounding to an integer takes away
 _BYTES = ((1, 2), (1, 3), (1, 4), (4, 3), (4, 4))  # of a training value and of a query, cheapest first
 _LARGEST_WINDOW = 1 << 14  # numbers in a window; beyond, sums of products could leave 32 bits
@@ -85,7 +85,7 @@ def _cut(
 @triton.jit
 def _multiply(
     logits, query, key, ORDER: tl.constexpr, KEY_BYTES: tl.constexpr, NUMBERS: tl.constexpr, STEP: tl.constexpr
-):
+):  # fmt: skip
     """Add the products of all bytes of query and key whose places add up to ORDER."""
     for byte in tl.static_range(KEY_BYTES):
         if byte <= ORDER:
@@ -173,15 +173,16 @@ def _weigh(
 class _Grid(NamedTuple):
     """Training values written as ``origin + step * k``, with k a number of one byte or several, -128 <= k < 128.
 
-    ``table`` holds the bytes (levels, bytes) of images stored as codes, ``error`` is the root mean square of what is
-    lost.
+    ``reach`` is the largest absolute k, ``error`` the root mean square of what is lost, ``table`` holds the bytes
+    (levels, bytes) of images stored as codes.
     """
 
     origin: float
     step: float
     bytes: int
-    table: Tensor | None
+    reach: float
     error: float
+    table: Tensor | None
 
     def planes(self, stored: Tensor) -> Int8[Tensor, "n bytes c h w"]:
         """The bytes of images as the dictionary stores them."""
@@ -211,7 +212,7 @@ class TritonEngine(Engine):
     """Local machines on a CUDA device in float32; everything else goes to the dense engine.
 
     Products are exact. The error of the log-weights follows from the noise level, the window and the largest pixel
-    alone, and where it could exceed 5e-5 the sample goes to the dense engine in float64. See docs/engines.md.
+    alone, and where it could exceed 1e-4 the sample goes to the dense engine in float64. See docs/engines.md.
     """
 
     def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
@@ -265,8 +266,8 @@ class TritonEngine(Engine):
             factor = 2 * precision * signal * grid.step
             square = precision * (signal * grid.step) ** 2  # the logit is sum k (q - square k)
             q = factor * (largest + signal * abs(grid.origin))
-            high = 128 * q - (1 << 14) * square if q > 256 * square else q * q / (4 * square or 1)
-            low = -128 * q - (1 << 14) * square
+            most = min(grid.reach, q / (2 * square or 1))  # where k (q - square k) is largest
+            high, low = most * (q - square * most), -grid.reach * (q + square * grid.reach)
             unit = max(
                 2.0**-24,
                 q / (127 / 255 * (256**query_bytes - 1) - 1),
@@ -274,7 +275,7 @@ class TritonEngine(Engine):
             )
             lost = numbers * (1 + (query_bytes if grid_bytes > 1 else 0))
             error = math.hypot(
-                unit * _SPREAD * _ROUNDING * math.sqrt(lost),
+                unit * grid.reach * _SPREAD * _ROUNDING * math.sqrt(lost),
                 unit * 256 * _ROUNDING,
                 factor / grid.step * (largest + signal) * grid.error * math.sqrt(numbers),
             )
@@ -306,8 +307,8 @@ class TritonEngine(Engine):
         per_sample = height * width * query_bytes * padded + _PROGRAMS * _QUERIES * (12 + 8 * channels)
         at_once = max(1, self.memory_budget // 4 // per_sample)
         if len(x) > at_once:
-            parts = zip(x.split(at_once), _split(scales, at_once), strict=True)
-            return torch.cat([self._means(part, some, frame, blocks, label) for part, some in parts])
+            parts = [slice(i, i + at_once) for i in range(0, len(x), at_once)]
+            return torch.cat([self._means(x[part], scales[part], frame, blocks, label) for part in parts])
         per_image = max(block.keys.numel() for block in blocks) * grid.bytes * padded
         sums = [_Sums(block, x, scales, frame, step, padded) for block in blocks]
         members = self.dictionary.members(label).to(x.device)
@@ -324,9 +325,7 @@ class TritonEngine(Engine):
 class _Sums:
     """The sums of one block of classes for a batch."""
 
-    def __init__(
-        self, block: Block, x: Tensor, scales: list[_Scale], frame: Frame, step: int, padded: int
-    ):
+    def __init__(self, block: Block, x: Tensor, scales: list[_Scale], frame: Frame, step: int, padded: int):
         self.block, self.frame, self.step, self.padded = block, frame, step, padded
         self.grid, self.query_bytes = scales[0].grid, scales[0].bytes
         classes, places = block.queries.shape
@@ -401,24 +400,24 @@ def _grid(levels: Tensor | None, count: int, device: torch.device) -> _Grid | No
     """Training values in ``count`` bytes; None where one byte does not do, because levels are not evenly spaced."""
     if levels is None:  # any floats in [-1, 1], give or take rounding
         step = 1.001 / 127
-        return None if count == 1 else _Grid(0.0, step, count, None, step * 256.0 ** (1 - count) * _ROUNDING)
+        error = step * 256.0 ** (1 - count) * _ROUNDING
+        return None if count == 1 else _Grid(0.0, step, count, 128, error, None)
     values = levels.double().cpu()
     low, high = float(values[0]), float(values[-1])
+    intervals = 254.0
     if count == 1:
-        gaps = values.diff()
-        intervals = round((high - low) / float(gaps.min())) if len(gaps) else 1
+        intervals = round((high - low) / float(values.diff().min())) if len(values) > 1 else 1
         if intervals > 255:
             return None
-        step = (high - low) / intervals or 1.0
-        origin = low + 128 * step
-    else:
-        step, origin = (high - low) / 254 or 1.0, (low + high) / 2
+    step = (high - low) / intervals or 1.0
+    origin = low + (intervals + 1) // 2 * step
     fine = 256.0 ** (count - 1)
     numbers = ((values - origin) / step * fine).round()
     error = float((origin + numbers / fine * step - values).square().mean().sqrt())
-    if count == 1 and error > 1e-6 * step * 255:
+    if count == 1 and error > 1e-4 * step:
         return None
-    return _Grid(origin, step, count, _bytes(numbers.long(), count).to(device), error)
+    reach = float(numbers.abs().max()) / fine
+    return _Grid(origin, step, count, reach, error, _bytes(numbers.long(), count).to(device))
 
 
 def _bytes(numbers: Int[Tensor, "n ..."], count: int) -> Int8[Tensor, "n bytes ..."]:
