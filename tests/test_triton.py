@@ -160,7 +160,8 @@ from triton.compiler import ASTSource
 from patchmosaic.engines import gpu
 warnings.simplefilter("ignore")
 pointers = dict.fromkeys(["queries", "keys", "planes", "patches"], "*i8")
-pointers |= dict.fromkeys(["norms", "positions", "tops"], "*i32") | dict.fromkeys(["scales", "sums"], "*fp64")
+pointers |= dict.fromkeys(["norms", "positions", "biases", "tops"], "*i32")
+pointers |= dict.fromkeys(["values", "units"], "*fp32") | {{"sums": "*fp64"}}
 constants = dict(WRAPS=False, BYTES=1, CHANNELS=3, SUMS=4, QUERY_BYTES=3, KEY_BYTES=1, NUMBERS=32, STEP=32)
 constants |= dict(ROWS=64, QUERIES={queries}, KEYS=64)
 for kernel in gpu._cut, gpu._weigh:

@@ -40,7 +40,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @triton.jit
 def _cut(
-    planes, positions, patches, norms,
+    planes, positions, patches, norms, values,
     images, places, height, width, top, left, rows, columns,
     WRAPS: tl.constexpr, BYTES: tl.constexpr, CHANNELS: tl.constexpr,
     NUMBERS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr,
@@ -50,6 +50,7 @@ def _cut(
     planes: (images, BYTES, CHANNELS, height, width) int8.
     patches: (class, images * places, BYTES, NUMBERS) int8, zero beyond the image and beyond the window's numbers.
     norms: (class, images * places), int32 or float64.
+    values: (CHANNELS + 1, class, images * places) float32: the pixels at the positions, and 1.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = row < images * places
@@ -80,6 +81,15 @@ def _cut(
             value = value * 256 + code.to(norms.dtype.element_ty)
         norm += tl.sum(value * value, 1)
     tl.store(norms + row_out, norm, mask=exists)
+    one = tl.full([ROWS], 1.0, tl.float32)
+    for channel in tl.static_range(CHANNELS + 1):
+        pixel = one if channel == CHANNELS else one * 0
+        for byte in tl.static_range(BYTES if channel < CHANNELS else 0):
+            plane = (image * BYTES + byte) * CHANNELS + channel
+            code = tl.load(planes + plane * height * width + position)
+            pixel += code.to(tl.float32) * (0.00390625**byte)
+        out = channel * tl.num_programs(1).to(tl.int64) * images * places + row_out
+        tl.store(values + out, pixel, mask=exists)
 
 
 @triton.jit
@@ -99,47 +109,43 @@ def _multiply(
 
 @triton.jit
 def _weigh(
-    queries, keys, norms, planes, positions, scales, tops, sums,
-    places_q, images, places, pixels, tiles,
+    queries, keys, biases, values, units, tops, sums,
+    places, count, tiles,
     CHANNELS: tl.constexpr, SUMS: tl.constexpr, QUERY_BYTES: tl.constexpr, KEY_BYTES: tl.constexpr,
     NUMBERS: tl.constexpr, STEP: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Add the keys of some images to the sums of one tile of queries.
 
-    queries: (class, sample * places_q, QUERY_BYTES, NUMBERS) int8.
-    keys, norms: (class, images * places, KEY_BYTES, NUMBERS) int8 and (class, images * places), from ``_cut``.
-    planes: (images, KEY_BYTES, CHANNELS, pixels) int8; positions: (class, places).
-    scales: (sample, 3) float64: what a unit of the norm takes away, what is added, and log2 of a weight per unit.
-    tops, sums: (sample, split, class, places_q) int32 and the same by (CHANNELS + 1) float64: the state, relative
-        to 2^top: the weighted values and the total.
+    queries: (class, sample * places, QUERY_BYTES, NUMBERS) int8.
+    keys: (class, count, KEY_BYTES, NUMBERS) int8; values: (CHANNELS + 1, class, count) float32.
+    biases: (sample, class, count) int32: what is added to the logit for all but the last byte of the query.
+    units: (sample,) float32: log2 of a weight per unit of the finest sum.
+    tops, sums: (sample, split, class, places) int32, and the same by (CHANNELS + 1) float64: the largest logit so
+        far, and the weighted values and the total relative to it.
     """
     group, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     split, sample = tl.program_id(1), tl.program_id(2)
-    slope = tl.load(scales + sample * 3)
-    shift = tl.load(scales + sample * 3 + 1)
-    unit = tl.load(scales + sample * 3 + 2).to(tl.float32)
+    classes = tl.num_programs(0) // tiles
+    unit = tl.load(units + sample)
 
     place = tile * QUERIES + tl.arange(0, QUERIES)
-    query_row = (group * tl.num_programs(2) + sample) * places_q + tl.minimum(place, places_q - 1)
+    query_row = (group * tl.num_programs(2) + sample) * places + tl.minimum(place, places - 1)
     query = queries + query_row.to(tl.int64) * (QUERY_BYTES * NUMBERS)
-    classes = tl.num_programs(0) // tiles
-    state_row = ((sample * tl.num_programs(1) + split) * classes + group) * places_q + place
+    state_row = ((sample * tl.num_programs(1) + split) * classes + group) * places + place
     column = tl.arange(0, SUMS)
     sums_at = sums + state_row.to(tl.int64)[:, None] * (CHANNELS + 1) + column[None, :]
-    stored = (place < places_q)[:, None] & (column <= CHANNELS)[None, :]
-    top = tl.load(tops + state_row, mask=place < places_q, other=0)
+    stored = (place < places)[:, None] & (column <= CHANNELS)[None, :]
+    top = tl.load(tops + state_row, mask=place < places, other=0)
     state = tl.load(sums_at, mask=stored, other=0.0)
 
-    count = images * places
+    keys += group.to(tl.int64) * count * (KEY_BYTES * NUMBERS)
+    biases += (sample * classes + group).to(tl.int64) * count
+    values += group.to(tl.int64) * count
     for start in range(split * KEYS, count, tl.num_programs(1) * KEYS):
-        at = start + tl.arange(0, KEYS)
-        exists = at < count
-        at = tl.minimum(at, count - 1)  # a tile is filled up with the last key, which then counts once
-        row = (group * count + at).to(tl.int64)
-        key = keys + row * (KEY_BYTES * NUMBERS)
-        centre = planes + at // places * (KEY_BYTES * CHANNELS * pixels)
-        centre += tl.load(positions + group * places + at % places)
-        bias = (shift - slope * tl.load(norms + row).to(tl.float64)).to(tl.int32)
+        row = start + tl.arange(0, KEYS)
+        last = tl.minimum(row, count - 1)  # fills the tile up, and weighs nothing
+        key = keys + last.to(tl.int64) * (KEY_BYTES * NUMBERS)
+        bias = tl.load(biases + last)
 
         logits = tl.zeros([QUERIES, KEYS], tl.int32)
         for order in tl.static_range(QUERY_BYTES - 1):
@@ -155,18 +161,13 @@ def _weigh(
         state *= kept.to(tl.float64)[:, None]
         top = best
         for channel in tl.static_range(CHANNELS + 1):
-            value = tl.zeros([KEYS], tl.float32)
-            if channel == CHANNELS:
-                value += 1.0
-            else:
-                for byte in tl.static_range(KEY_BYTES):
-                    code = tl.load(centre + (byte * CHANNELS + channel) * pixels)
-                    value += code.to(tl.float32) * (0.00390625**byte)
-            value = tl.where(exists, value, 0.0)
+            value = tl.load(
+                values + channel * classes.to(tl.int64) * count + row, mask=row < count, other=0.0
+            )
             added = tl.sum(weights * value[None, :], 1).to(tl.float64)
             state += tl.where(column[None, :] == channel, added[:, None], 0.0)
 
-    tl.store(tops + state_row, top, mask=place < places_q)
+    tl.store(tops + state_row, top, mask=place < places)
     tl.store(sums_at, state, mask=stored)
 
 
@@ -338,9 +339,10 @@ class _Sums:
             for numbers in zip(*((scale.signal, scale.factor) for scale in scales), strict=True)
         )
         planes = _bytes(((x.double() - signal) * factor).round().long(), self.query_bytes)
-        self.queries, _ = self._cut(planes, block.queries.to(x.device, torch.int32), torch.int32)
-        self.scales = torch.tensor(
-            [(scale.slope, scale.shift, scale.unit) for scale in scales], dtype=torch.float64, device=x.device
+        self.queries, _, _ = self._cut(planes, block.queries.to(x.device, torch.int32), torch.int32)
+        self.slope, self.shift, self.unit = (
+            torch.tensor(numbers, dtype=torch.float64, device=x.device).view(-1, 1, 1)
+            for numbers in zip(*((scale.slope, scale.shift, scale.unit) for scale in scales), strict=True)
         )
         shape = (len(x), self.splits, classes, places)
         self.tops = torch.full(shape, _LOWEST, dtype=torch.int32, device=x.device)
@@ -348,15 +350,15 @@ class _Sums:
 
     def add(self, planes: Int8[Tensor, "n bytes c h w"]) -> None:
         """Sum over these images' keys."""
-        images, _, channels, height, width = planes.shape
         norm_type = torch.int32 if self.grid.bytes == 1 else torch.float64
-        keys, norms = self._cut(planes, self.keys, norm_type)
+        keys, norms, values = self._cut(planes, self.keys, norm_type)
+        biases = (self.shift - self.slope * norms).to(torch.int32)
         samples, splits, classes, places = self.tops.shape
         _weigh[classes * self.tiles, splits, samples](
-            *(self.queries, keys, norms, planes, self.keys, self.scales, self.tops, self.sums),
-            *(places, images, self.keys.shape[1], height * width, self.tiles),
-            CHANNELS=channels,
-            SUMS=1 << channels.bit_length(),
+            *(self.queries, keys, biases, values, self.unit.float(), self.tops, self.sums),
+            *(places, norms.shape[1], self.tiles),
+            CHANNELS=len(values) - 1,
+            SUMS=1 << (len(values) - 1).bit_length(),
             QUERY_BYTES=self.query_bytes,
             KEY_BYTES=self.grid.bytes,
             NUMBERS=self.padded,
@@ -368,22 +370,25 @@ class _Sums:
 
     def means(self) -> Float[Tensor, "b c g q"]:
         """The posterior means in units of the grid."""
-        nats = (self.scales[:, 2] * (256 * math.log(2))).view(-1, 1, 1, 1)
+        nats = self.unit.unsqueeze(-1) * (256 * math.log(2))
         state = SoftmaxMean(self.tops * nats, self.sums[..., -1], self.sums[..., :-1])
         state = SoftmaxMean(*(part.transpose(0, 1) for part in state))
         while (half := len(state.total) // 2) > 0:
             state = merge(SoftmaxMean(*(s[:half] for s in state)), SoftmaxMean(*(s[half:] for s in state)))
         return finalize(state)[0].permute(0, 3, 1, 2)
 
-    def _cut(self, planes: Tensor, positions: Tensor, norm_type: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The windows at ``positions`` of all images, and the sums of their squares."""
+    def _cut(
+        self, planes: Tensor, positions: Tensor, norm_type: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The windows at ``positions`` of all images, the sums of their squares, and their central pixels."""
         images, count, channels, height, width = planes.shape
         classes, places = positions.shape
         patches = planes.new_empty(classes, images * places, count, self.padded)
         norms = torch.empty(classes, images * places, dtype=norm_type, device=planes.device)
+        values = torch.empty(channels + 1, *norms.shape, device=planes.device)
         rows = 4096 // self.step
         _cut[-(-images * places // rows), classes](
-            *(planes, positions, patches, norms),
+            *(planes, positions, patches, norms, values),
             *(images, places, height, width, self.frame.top, self.frame.left),
             *(self.frame.height, self.frame.width),
             WRAPS=self.frame.padding == "circular",
@@ -393,7 +398,7 @@ class _Sums:
             STEP=self.step,
             ROWS=rows,
         )
-        return patches, norms
+        return patches, norms, values
 
 
 def _grid(levels: Tensor | None, count: int, device: torch.device) -> _Grid | None:
