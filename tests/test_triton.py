@@ -29,7 +29,7 @@ def gpu(monkeypatch):
     if DEVICE == "cpu":
         checks = "triton.language.semantic.TritonSemantic.binary_op_sanitize_overflow_impl"
         monkeypatch.setattr(checks, lambda *_: None, raising=False)  # half of the interpreter's time
-        for name, value in {"_QUERIES": 16, "_KEYS": 16, "_PROGRAMS": 4}.items():
+        for name, value in {"_QUERIES": 32, "_KEYS": 16, "_PROGRAMS": 4}.items():
             monkeypatch.setattr(gpu, name, value)
     return gpu
 

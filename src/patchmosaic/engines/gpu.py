@@ -29,7 +29,8 @@ _BYTES = ((1, 2), (1, 3), (1, 4), (4, 3), (4, 4))  # of a training value and of 
 _LARGEST_WINDOW = 1 << 14  # numbers in a window; beyond, sums of products could leave 32 bits
 _PATCH_BYTES = 1 << 26  # of patches at a time: more gains nothing, less pays for launching
 _PROGRAMS = 1 << 10  # per sample: enough for any device, and the same on all
-_QUERIES, _KEYS, _FEW = 128, 128, 16  # a tile of logits; for classes of few pixels it has fewer rows
+_QUERIES, _KEYS, _FEW = 128, 128, 16  # a tile of logits; for classes of few pixels it has fewer rows,
+_SMALL_WINDOW = 64  # and half as many for windows of few numbers, where reading patches again costs little
 
 # A key that is this far below the best so far, in units of at least 2^-16, weighs less than 2^-60 of it.
 _FAR = tl.constexpr(1 << 22)
@@ -41,7 +42,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 @triton.jit
 def _cut(
     planes, positions, patches, norms, values,
-    images, places, height, width, top, left, rows, columns,
+    images, places, filled, height, width, top, left, rows, columns,
     WRAPS: tl.constexpr, BYTES: tl.constexpr, CHANNELS: tl.constexpr,
     NUMBERS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -49,14 +50,16 @@ def _cut(
 
     planes: (images, BYTES, CHANNELS, height, width) int8.
     patches: (class, images * places, BYTES, NUMBERS) int8, zero beyond the image and beyond the window's numbers.
-    norms: (class, images * places), int32 or float64.
-    values: (CHANNELS + 1, class, images * places) float32: the pixels at the positions, and 1.
+    norms: (class, filled), int32 or float64; what is beyond images * places repeats the last.
+    values: (CHANNELS + 1, class, filled) float32: the pixels at the positions, and 1; beyond, zeros.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    exists = row < images * places
-    image = tl.minimum(row, images * places - 1) // places
-    position = tl.load(positions + tl.program_id(1) * places + row % places)
-    row_out = (tl.program_id(1) * images * places + row).to(tl.int64)
+    count = images * places
+    exists = row < count
+    last = tl.minimum(row, count - 1)
+    image = last // places
+    position = tl.load(positions + tl.program_id(1) * places + last % places)
+    patch = patches + (tl.program_id(1).to(tl.int64) * count + last) * (BYTES * NUMBERS)
     norm = tl.zeros([ROWS], norms.dtype.element_ty)
     for start in range(0, NUMBERS, STEP):
         number = start + tl.arange(0, STEP)
@@ -67,29 +70,29 @@ def _cut(
             down, right = (down % height + height) % height, (right % width + width) % width
         y = (position // width)[:, None] + down[None, :]
         x = (position % width)[:, None] + right[None, :]
-        seen = exists[:, None] & (channel < CHANNELS)[None, :]
+        seen = (channel < CHANNELS)[None, :]
         if WRAPS:
             y, x = tl.where(y >= height, y - height, y), tl.where(x >= width, x - width, x)
         else:
-            seen &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            seen = seen & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         value = tl.zeros([ROWS, STEP], norms.dtype.element_ty)
         for byte in tl.static_range(BYTES):
             plane = (image * BYTES + byte)[:, None] * CHANNELS + channel[None, :]
             code = tl.load(planes + (plane * height + y) * width + x, mask=seen, other=0)
-            out = patches + ((row_out * BYTES + byte) * NUMBERS)[:, None] + number[None, :]
-            tl.store(out, code, mask=exists[:, None])
+            tl.store(patch[:, None] + (byte * NUMBERS + number)[None, :], code, mask=exists[:, None])
             value = value * 256 + code.to(norms.dtype.element_ty)
         norm += tl.sum(value * value, 1)
-    tl.store(norms + row_out, norm, mask=exists)
-    one = tl.full([ROWS], 1.0, tl.float32)
+    out = tl.program_id(1).to(tl.int64) * filled + row
+    tl.store(norms + out, norm, mask=row < filled)
+    one = exists.to(tl.float32)
     for channel in tl.static_range(CHANNELS + 1):
         pixel = one if channel == CHANNELS else one * 0
         for byte in tl.static_range(BYTES if channel < CHANNELS else 0):
             plane = (image * BYTES + byte) * CHANNELS + channel
             code = tl.load(planes + plane * height * width + position)
             pixel += code.to(tl.float32) * (0.00390625**byte)
-        out = channel * tl.num_programs(1).to(tl.int64) * images * places + row_out
-        tl.store(values + out, pixel, mask=exists)
+        pixel = tl.where(exists, pixel, 0.0)
+        tl.store(values + channel * tl.num_programs(1).to(tl.int64) * filled + out, pixel, mask=row < filled)
 
 
 @triton.jit
@@ -110,15 +113,15 @@ def _multiply(
 @triton.jit
 def _weigh(
     queries, keys, biases, values, units, tops, sums,
-    places, count, tiles,
+    places, count, filled, tiles,
     CHANNELS: tl.constexpr, SUMS: tl.constexpr, QUERY_BYTES: tl.constexpr, KEY_BYTES: tl.constexpr,
     NUMBERS: tl.constexpr, STEP: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Add the keys of some images to the sums of one tile of queries.
 
     queries: (class, sample * places, QUERY_BYTES, NUMBERS) int8.
-    keys: (class, count, KEY_BYTES, NUMBERS) int8; values: (CHANNELS + 1, class, count) float32.
-    biases: (sample, class, count) int32: what is added to the logit for all but the last byte of the query.
+    keys: (class, count, KEY_BYTES, NUMBERS) int8; values: (CHANNELS + 1, class, filled) float32.
+    biases: (sample, class, filled) int32: what is added to the logit for all but the last byte of the query.
     units: (sample,) float32: log2 of a weight per unit of the finest sum.
     tops, sums: (sample, split, class, places) int32, and the same by (CHANNELS + 1) float64: the largest logit so
         far, and the weighted values and the total relative to it.
@@ -139,13 +142,12 @@ def _weigh(
     state = tl.load(sums_at, mask=stored, other=0.0)
 
     keys += group.to(tl.int64) * count * (KEY_BYTES * NUMBERS)
-    biases += (sample * classes + group).to(tl.int64) * count
-    values += group.to(tl.int64) * count
+    biases += (sample * classes + group).to(tl.int64) * filled
+    values += group.to(tl.int64) * filled
     for start in range(split * KEYS, count, tl.num_programs(1) * KEYS):
         row = start + tl.arange(0, KEYS)
-        last = tl.minimum(row, count - 1)  # fills the tile up, and weighs nothing
-        key = keys + last.to(tl.int64) * (KEY_BYTES * NUMBERS)
-        bias = tl.load(biases + last)
+        key = keys + tl.minimum(row, count - 1).to(tl.int64) * (KEY_BYTES * NUMBERS)
+        bias = tl.load(biases + row)
 
         logits = tl.zeros([QUERIES, KEYS], tl.int32)
         for order in tl.static_range(QUERY_BYTES - 1):
@@ -161,9 +163,7 @@ def _weigh(
         state *= kept.to(tl.float64)[:, None]
         top = best
         for channel in tl.static_range(CHANNELS + 1):
-            value = tl.load(
-                values + channel * classes.to(tl.int64) * count + row, mask=row < count, other=0.0
-            )
+            value = tl.load(values + channel * classes.to(tl.int64) * filled + row)
             added = tl.sum(weights * value[None, :], 1).to(tl.float64)
             state += tl.where(column[None, :] == channel, added[:, None], 0.0)
 
@@ -330,7 +330,8 @@ class _Sums:
         self.block, self.frame, self.step, self.padded = block, frame, step, padded
         self.grid, self.query_bytes = scales[0].grid, scales[0].bytes
         classes, places = block.queries.shape
-        self.rows = min(_QUERIES, max(_FEW, 1 << (places - 1).bit_length()))
+        most = _QUERIES if padded > _SMALL_WINDOW else _QUERIES // 2
+        self.rows = max(_FEW, min(most, 1 << (places - 1).bit_length()))
         self.tiles = -(-places // self.rows)
         self.splits = 1 << max(0, (_PROGRAMS // (classes * self.tiles)).bit_length() - 1)
         self.keys = block.keys.to(x.device, torch.int32)
@@ -356,7 +357,7 @@ class _Sums:
         samples, splits, classes, places = self.tops.shape
         _weigh[classes * self.tiles, splits, samples](
             *(self.queries, keys, biases, values, self.unit.float(), self.tops, self.sums),
-            *(places, norms.shape[1], self.tiles),
+            *(places, keys.shape[1], norms.shape[1], self.tiles),
             CHANNELS=len(values) - 1,
             SUMS=1 << (len(values) - 1).bit_length(),
             QUERY_BYTES=self.query_bytes,
@@ -384,12 +385,13 @@ class _Sums:
         images, count, channels, height, width = planes.shape
         classes, places = positions.shape
         patches = planes.new_empty(classes, images * places, count, self.padded)
-        norms = torch.empty(classes, images * places, dtype=norm_type, device=planes.device)
+        filled = -(-images * places // _KEYS) * _KEYS
+        norms = torch.empty(classes, filled, dtype=norm_type, device=planes.device)
         values = torch.empty(channels + 1, *norms.shape, device=planes.device)
         rows = 4096 // self.step
-        _cut[-(-images * places // rows), classes](
+        _cut[-(-filled // rows), classes](
             *(planes, positions, patches, norms, values),
-            *(images, places, height, width, self.frame.top, self.frame.left),
+            *(images, places, filled, height, width, self.frame.top, self.frame.left),
             *(self.frame.height, self.frame.width),
             WRAPS=self.frame.padding == "circular",
             BYTES=count,
