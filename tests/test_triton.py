@@ -163,7 +163,7 @@ pointers = dict.fromkeys(["queries", "keys", "planes", "patches"], "*i8")
 pointers |= dict.fromkeys(["norms", "positions", "biases", "tops"], "*i32")
 pointers |= dict.fromkeys(["values", "units"], "*fp32") | {{"sums": "*fp64"}}
 constants = dict(WRAPS=False, BYTES=1, CHANNELS=3, SUMS=4, QUERY_BYTES=3, KEY_BYTES=1, NUMBERS=32, STEP=32)
-constants |= dict(ROWS=64, QUERIES={queries}, KEYS=64)
+constants |= dict(HEIGHT=32, WIDTH=32, DOWN=3, ACROSS=3, ROWS=64, QUERIES={queries}, KEYS=64)
 for kernel in gpu._cut, gpu._weigh:
     mine = {{name: constants[name] for name in kernel.arg_names if name in constants}}
     kinds = {{name: "constexpr" if name in mine else pointers.get(name, "i32") for name in kernel.arg_names}}

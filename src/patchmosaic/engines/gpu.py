@@ -42,13 +42,13 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 @triton.jit
 def _cut(
     planes, positions, patches, norms, values,
-    images, places, filled, height, width, top, left, rows, columns,
-    WRAPS: tl.constexpr, BYTES: tl.constexpr, CHANNELS: tl.constexpr,
-    NUMBERS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr,
+    images, places, filled, top, left,
+    WRAPS: tl.constexpr, BYTES: tl.constexpr, CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    DOWN: tl.constexpr, ACROSS: tl.constexpr, NUMBERS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Copy the windows around ``positions`` (class, places) of every image side by side, and sum their squares.
 
-    planes: (images, BYTES, CHANNELS, height, width) int8.
+    planes: (images, BYTES, CHANNELS, HEIGHT, WIDTH) int8.
     patches: (class, images * places, BYTES, NUMBERS) int8, zero beyond the image and beyond the window's numbers.
     norms: (class, filled), int32 or float64; what is beyond images * places repeats the last.
     values: (CHANNELS + 1, class, filled) float32: the pixels at the positions, and 1; beyond, zeros.
@@ -61,24 +61,27 @@ def _cut(
     position = tl.load(positions + tl.program_id(1) * places + last % places)
     patch = patches + (tl.program_id(1).to(tl.int64) * count + last) * (BYTES * NUMBERS)
     norm = tl.zeros([ROWS], norms.dtype.element_ty)
+    plane = planes + image * (BYTES * CHANNELS * HEIGHT * WIDTH) + position
+    y, x = position // WIDTH, position % WIDTH
     for start in range(0, NUMBERS, STEP):
         number = start + tl.arange(0, STEP)
-        channel = number // (rows * columns)
-        down = number // columns % rows - top
-        right = number % columns - left
+        channel = number // (DOWN * ACROSS)
+        down = number // ACROSS % DOWN - top
+        right = number % ACROSS - left
         if WRAPS:
-            down, right = (down % height + height) % height, (right % width + width) % width
-        y = (position // width)[:, None] + down[None, :]
-        x = (position % width)[:, None] + right[None, :]
-        seen = (channel < CHANNELS)[None, :]
+            down, right = (down % HEIGHT + HEIGHT) % HEIGHT, (right % WIDTH + WIDTH) % WIDTH
+        shift = (channel * HEIGHT + down) * WIDTH + right
+        at = plane[:, None] + shift[None, :]
+        below, beside = y[:, None] + down[None, :], x[:, None] + right[None, :]
         if WRAPS:
-            y, x = tl.where(y >= height, y - height, y), tl.where(x >= width, x - width, x)
-        else:
-            seen = seen & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            at -= tl.where(below < HEIGHT, 0, HEIGHT * WIDTH) + tl.where(beside < WIDTH, 0, WIDTH)
+            seen = (channel < CHANNELS)[None, :]
+        else:  # negative if any of them is
+            outside = below | (HEIGHT - 1 - below) | beside | (WIDTH - 1 - beside)
+            seen = (outside | (CHANNELS - 1 - channel)[None, :]) >= 0
         value = tl.zeros([ROWS, STEP], norms.dtype.element_ty)
         for byte in tl.static_range(BYTES):
-            plane = (image * BYTES + byte)[:, None] * CHANNELS + channel[None, :]
-            code = tl.load(planes + (plane * height + y) * width + x, mask=seen, other=0)
+            code = tl.load(at + byte * (CHANNELS * HEIGHT * WIDTH), mask=seen, other=0)
             tl.store(patch[:, None] + (byte * NUMBERS + number)[None, :], code, mask=exists[:, None])
             value = value * 256 + code.to(norms.dtype.element_ty)
         norm += tl.sum(value * value, 1)
@@ -88,8 +91,7 @@ def _cut(
     for channel in tl.static_range(CHANNELS + 1):
         pixel = one if channel == CHANNELS else one * 0
         for byte in tl.static_range(BYTES if channel < CHANNELS else 0):
-            plane = (image * BYTES + byte) * CHANNELS + channel
-            code = tl.load(planes + plane * height * width + position)
+            code = tl.load(plane + (byte * CHANNELS + channel) * HEIGHT * WIDTH)
             pixel += code.to(tl.float32) * (0.00390625**byte)
         pixel = tl.where(exists, pixel, 0.0)
         tl.store(values + channel * tl.num_programs(1).to(tl.int64) * filled + out, pixel, mask=row < filled)
@@ -388,14 +390,17 @@ class _Sums:
         filled = -(-images * places // _KEYS) * _KEYS
         norms = torch.empty(classes, filled, dtype=norm_type, device=planes.device)
         values = torch.empty(channels + 1, *norms.shape, device=planes.device)
-        rows = 4096 // self.step
+        rows = 8192 // self.step
         _cut[-(-filled // rows), classes](
             *(planes, positions, patches, norms, values),
-            *(images, places, filled, height, width, self.frame.top, self.frame.left),
-            *(self.frame.height, self.frame.width),
+            *(images, places, filled, self.frame.top, self.frame.left),
             WRAPS=self.frame.padding == "circular",
             BYTES=count,
             CHANNELS=channels,
+            HEIGHT=height,
+            WIDTH=width,
+            DOWN=self.frame.height,
+            ACROSS=self.frame.width,
             NUMBERS=self.padded,
             STEP=self.step,
             ROWS=rows,
