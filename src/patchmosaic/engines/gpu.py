@@ -308,6 +308,7 @@ class TritonEngine(Engine):
         step, padded = _steps(channels * frame.height * frame.width)
         room = min(_PATCH_BYTES, self.memory_budget // 4)
         per_sample = height * width * query_bytes * padded + _PROGRAMS * _QUERIES * (12 + 8 * channels)
+        per_sample += room // (grid.bytes * padded) * 12  # biases, and the float64 that they are made from
         at_once = max(1, self.memory_budget // 4 // per_sample)
         if len(x) > at_once:
             parts = [slice(i, i + at_once) for i in range(0, len(x), at_once)]
