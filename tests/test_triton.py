@@ -74,6 +74,15 @@ def test_any_number_of_images(gpu, name, count):
     assert error(tested, twin, x, 0.0).max() <= 1e-6
 
 
+def test_windows_that_take_several_steps(gpu):
+    """They wrap around more than once, too."""
+    assert gpu._steps(2 * 9 * 9) == (64, 192)
+    tested, twin = pair(training_images((2, 2, 3), 30, "bytes"), MACHINES["ELS"], 9)
+    alpha_bars = torch.tensor([0.1, 0.8, 0.97])
+    x = near_and_far(twin, alpha_bars, (1, 0, 1))
+    assert error(tested, twin, x, alpha_bars).max() <= TOLERANCE
+
+
 def test_images_come_in_pieces(gpu, monkeypatch):
     monkeypatch.setattr(gpu, "_PATCH_BYTES", 4 * 20 * 32)
     tested, twin = pair(training_images((1, 4, 5), 11, "bytes"), MACHINES["ELS"], 3)
