@@ -71,12 +71,18 @@ class ScoreMachine(Denoiser):
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
         self.dictionary = Dictionary(images, labels, group)
-        self.engine = engines.choose(engine)(self.dictionary, self.rules, memory_budget)
+        self._engine_name, self._memory_budget = engine, memory_budget
+        self._choose_engine()
 
     def to(self, device: torch.device | str) -> "ScoreMachine":
-        """Move the training images, and with them the work; returns self."""
+        """Move the training images, and with them the work, to the engine that suits the device; returns self."""
         self.dictionary.to(device)
+        self._choose_engine()
         return self
+
+    def _choose_engine(self) -> None:
+        engine = engines.choose(self._engine_name, self.dictionary.device)
+        self.engine = engine(self.dictionary, self.rules, self._memory_budget)
 
     @torch.no_grad()
     def denoise(

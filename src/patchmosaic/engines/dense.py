@@ -45,7 +45,7 @@ class DenseEngine(Engine):
         if window is None:
             frame, blocks = self._whole(height, width)
         else:
-            frame = _local_frame(height, width, window, self.rules.padding)
+            frame = local_frame(height, width, window, self.rules.padding)
             blocks = position_blocks(height, width, window, self.rules)
         key_size = channels * frame.height * frame.width
         limit = max(1, min(self.memory_budget // _BYTES_PER_NUMBER, _CACHE_NUMBERS))
@@ -108,7 +108,7 @@ def _scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q
     return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
 
 
-def _local_frame(height: int, width: int, window: int, padding: str) -> Frame:
+def local_frame(height: int, width: int, window: int, padding: str) -> Frame:
     """A window around a pixel; where zeros lie outside, what reaches past every border adds nothing."""
     rows = columns = window // 2
     if padding == "zeros":
