@@ -75,6 +75,24 @@ def test_threads_share_the_work(monkeypatch, threads):
         assert worst_error(images, "box", rules, 5, (0.0, 0.6)) <= 2e-6
 
 
+@needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("windows", [[1, 3, 5, 7], [3, 9], [5, 7, 15]], ids=str)
+def test_several_windows_from_one_pass(name, windows):
+    symmetry, padding, keys = MACHINES[name]
+    if keys == "inside":
+        windows = [window for window in windows if window <= 8]
+    images = training_images((3, 8, 9), 70, "bytes")
+    machine = pm.ScoreMachine(images, None, windows[0], symmetry, padding, keys=keys, engine="box")
+    x = queries(machine, 0.6)
+    sums = machine.engine.sums(x, [0.6, 0.3], windows, None)
+    together = sums.weighted / sums.total.unsqueeze(-1)
+    for i, window in enumerate(windows):
+        alone = pm.ScoreMachine(images, None, window, symmetry, padding, keys=keys, engine="dense")
+        expected = alone.denoise(x.double(), torch.tensor([0.6, 0.3])).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(together[:, i], expected, rtol=0, atol=TOLERANCE)
+
+
 def near_tie(stored):
     """Two images that differ in one pixel, by its sign, and a query far from both, a little nearer to one."""
     image = training_images((1, 9, 9), 1, stored)

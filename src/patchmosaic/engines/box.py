@@ -55,28 +55,28 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        mean = finalize(self.sums(x, alpha_bars, window, label))
-        return mean.transpose(1, 2).reshape(x.shape).float()
+        mean = finalize(self.sums(x, alpha_bars, [window], label))
+        return mean[:, 0].transpose(1, 2).reshape(x.shape).float()
 
     def sums(
-        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int, label: int | None
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
     ) -> SoftmaxMean:
-        """The sums over all keys, of shape (batch, height * width).
+        """The sums over all keys for several windows from one pass, of shape (batch, windows, height * width).
 
         Args:
             x: noisy images, float32.
             alpha_bars: one noise level per image.
-            window: an odd size.
+            windows: odd sizes, ascending.
             label: the class whose training images to use; None for all.
         """
         batch, channels, height, width = x.shape
         native = _library()
         layout = self._layouts.of(label)
-        radius = self._radius(window, height, width)
-        symmetry, first, shifts = self._row_shifts(radius, height)
+        radii = np.array([self._radius(window, height, width) for window in windows], np.int32)
+        symmetry, first, shifts = self._row_shifts(int(radii[0]), height)
         items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
         workers = max(1, min(torch.get_num_threads(), items))
-        reference = np.full((workers, batch, height * width), 1e29, np.float32)
+        reference = np.full((workers, batch, len(windows), height * width), 1e29, np.float32)
         total = np.zeros(reference.shape)
         weighted = np.zeros((*reference.shape, channels))
         levels = np.array(alpha_bars)
@@ -85,7 +85,7 @@ class BoxEngine(Engine):
         moved = (pixels - signal.reshape(-1, 1, 1, 1) * layout.offset).astype(np.float32)
         trust = _trusted(precision).astype(np.float32)
         skip = math.log2(_LEFT_OUT / (layout.images * height * width)) - 1
-        scratch_size = native.box_scratch(symmetry, height, width, channels, radius)
+        scratch_size = native.box_scratch(height, width, channels, len(windows), int(radii[-1]))
         stopped = threading.Event()
 
         def work(worker: int) -> None:
@@ -97,7 +97,8 @@ class BoxEngine(Engine):
                 native.box_sums(
                     symmetry,
                     self.rules.padding == "circular",
-                    *(height, width, channels, radius),
+                    *(height, width, channels, len(windows)),
+                    radii.ctypes.data,
                     layout.codes.data_ptr(),
                     None if layout.levels is None else layout.levels.data_ptr(),
                     *(layout.offset, layout.slope),
