@@ -182,6 +182,33 @@ def test_auto_is_the_fastest_that_can_run(monkeypatch):
 
 
 @needs_compiled
+@pytest.mark.parametrize(
+    ("locality", "dtype", "engine", "because"),
+    [
+        (3, torch.float32, "box", "threads"),
+        (None, torch.float32, "dense", "whole image"),
+        (3, torch.float64, "dense", "float32"),
+        (pm.LocalitySchedule([0.9, 0.1], [3, 5]), torch.float32, "box", "local"),
+    ],
+)
+def test_what_works_is_explained(monkeypatch, locality, dtype, engine, because):
+    """And it is what does work."""
+    machine = pm.ScoreMachine(
+        training_images((1, 6, 6), 9, "bytes"), None, locality, "translation", "circular"
+    )
+    worked = []
+    for cls in (box.BoxEngine, DenseEngine):
+        name = "sums" if cls is box.BoxEngine else "posterior_mean"
+        work = getattr(cls, name)
+        monkeypatch.setattr(cls, name, lambda *a, cls=cls, work=work: worked.append(cls) or work(*a))
+    machine.denoise(torch.zeros(1, 1, 6, 6, dtype=dtype), 0.5)
+    assert worked == [box.BoxEngine if engine == "box" else DenseEngine]
+    said = machine.explain_engine(0.5, dtype)
+    assert said.startswith(f"{engine}: ")
+    assert because in said
+
+
+@needs_compiled
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_can_go_on():
     images = training_images((1, 6, 6), 70, "bytes")

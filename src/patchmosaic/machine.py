@@ -84,6 +84,10 @@ class ScoreMachine(Denoiser):
         engine = engines.choose(self._engine_name, self.dictionary.device)
         self.engine = engine(self.dictionary, self.rules, self._memory_budget)
 
+    def explain_engine(self, alpha_bar: float = 0.5, dtype: torch.dtype = torch.float32) -> str:
+        """One line: which engine works at this noise level for images of this dtype, and why."""
+        return self.engine.explain(window_at(self.locality, alpha_bar), dtype)
+
     @torch.no_grad()
     def denoise(
         self,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,3 +40,7 @@ class Engine(ABC):
             window: an odd P, or None for the whole image with one weight per image.
             label: the class whose training images to use; None for all.
         """
+
+    @abstractmethod
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """Which engine does the work for such a window and dtype, and why: one line."""

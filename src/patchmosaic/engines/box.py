@@ -53,10 +53,24 @@ class BoxEngine(Engine):
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
     ) -> Float[Tensor, "b c h w"]:
         """See :meth:`Engine.posterior_mean`."""
-        if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
+        if window is None or self._why_dense(window, x.dtype):
             return self._dense.posterior_mean(x, alpha_bars, window, label)
         mean = finalize(self.sums(x, alpha_bars, [window], label))
         return mean[:, 0].transpose(1, 2).reshape(x.shape).float()
+
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        if reason := self._why_dense(window, dtype):
+            return f"{self._dense.explain(window, dtype)}, because {reason}"
+        capability = torch.backends.cpu.get_cpu_capability()
+        return f"box: compiled box sums, {capability}, {torch.get_num_threads()} threads: local, float32, on a CPU"
+
+    def _why_dense(self, window: int | None, dtype: torch.dtype) -> str:
+        if window is None:
+            return "one weight for a whole image is no box sum"
+        if dtype != torch.float32:
+            return "box sums are made for float32"
+        return "" if self.dictionary.device.type == "cpu" else "box sums run on a CPU"
 
     def sums(
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None

@@ -64,6 +64,11 @@ class DenseEngine(Engine):
             mean[:, :, tile.block.queries] = tile.means().permute(0, 3, 1, 2)
         return mean.view(x.shape)
 
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        what = "whole images" if window is None else f"patches of {window} x {window}"
+        return f"dense: plain torch on {self.dictionary.device}, {what} side by side, logits in float64"
+
     def _whole(self, height: int, width: int) -> tuple[Frame, tuple[Block, ...]]:
         """One query, the image; its keys are all translates where the image wraps around, else only itself."""
         wraps = self.rules.translation and self.rules.padding == "circular"

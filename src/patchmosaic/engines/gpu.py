@@ -251,6 +251,12 @@ class TritonEngine(Engine):
                 mean[rows] = self._dense.posterior_mean(x[rows].double(), levels, window, label).float()
         return mean
 
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        if window is None or dtype != torch.float32:
+            return f"{self._dense.explain(window, dtype)}, because byte products are made for local, float32"
+        return f"triton: byte products on {self.dictionary.device}: local, float32, on a GPU"
+
     def _scale(self, largest: float, alpha_bar: float, numbers: int) -> _Scale | None:
         """The cheapest bytes that keep a sample's log-weights within ``_MAX_ERROR``, if any do.
 
