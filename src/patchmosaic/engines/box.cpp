@@ -222,7 +222,8 @@ struct Pass {
             for (int at = (to - left) * V; at < length * V; at++) sums[at] = P.wraps ? sums[at - w * V] : Floats{};
             across(y, wrapped(y + dy, P.height), dx, count, columns, inside, sums);
         };
-        if (R) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
+        constexpr bool by_rows = R == 1 || (R == 2 && C == 1);  // whichever was measured to be faster
+        if (by_rows) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
         else add_columns(dy, dx, rows, {from, to}, from - left, across_row);
     }
 
@@ -333,7 +334,12 @@ struct Pass {
                         if (i < columns.size()) S.suffix[i * V + v] = sum[v];
                     }
             }
-        Floats prefix[V];
+        Floats prefix[V], two[V], next_two[V];  // two: the sum of the first two columns of a window of five
+        if (R == 2)
+            for (int v = 0; v < V; v++) {
+                two[v] = column[v] + column[V + v];
+                next_two[v] = column[V + v] + column[2 * V + v];
+            }
         int part = 0;
         for (int x = columns.from; x < columns.to;) {
             const int kx = P.wraps ? wrapped(x + dx, w) : x + dx;
@@ -344,7 +350,12 @@ struct Pass {
                 const Floats *a = column + (x - columns.from) * V;
                 for (int v = 0; v < V; v++) {
                     if (R == 1) box[v] = a[v] + a[V + v] + a[2 * V + v];
-                    else if (R == 2) box[v] = (a[v] + a[V + v]) + (a[2 * V + v] + a[3 * V + v]) + a[4 * V + v];
+                    else if (R == 2) {
+                        const Floats last_two = a[2 * V + v] + a[3 * V + v];
+                        box[v] = two[v] + last_two + a[4 * V + v];
+                        two[v] = next_two[v];
+                        next_two[v] = last_two;
+                    }
                     else {
                         const Floats rest = S.suffix[(x - columns.from) * V + v];
                         prefix[v] = part == 0 ? Floats{} : prefix[v] + a[(span - 1) * V + v];
@@ -528,7 +539,7 @@ template <class Key, int C, int T, int G>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
     if (window.radius == 1) add_block<Key, C, T, G, 1>(P, Q, S, window, images, dy_from, dy_to);
-    else if (window.radius == 2) add_block<Key, C, T, G, 2>(P, Q, S, window, images, dy_from, dy_to);
+    else if (window.radius == 2) add_block<Key, C, C == 1 && T > 1 ? 2 : T, G, 2>(P, Q, S, window, images, dy_from, dy_to);
     else add_block<Key, C, T, G, 0>(P, Q, S, window, images, dy_from, dy_to);
 }
 
