@@ -538,8 +538,9 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window 
 template <class Key, int C, int T, int G>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
+    constexpr int SHIFTS_OF_FIVE = T == SIDE && C == 1 ? 2 : T;  // then the last five rows stay in the L1 cache
     if (window.radius == 1) add_block<Key, C, T, G, 1>(P, Q, S, window, images, dy_from, dy_to);
-    else if (window.radius == 2) add_block<Key, C, C == 1 && T > 1 ? 2 : T, G, 2>(P, Q, S, window, images, dy_from, dy_to);
+    else if (window.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2>(P, Q, S, window, images, dy_from, dy_to);
     else add_block<Key, C, T, G, 0>(P, Q, S, window, images, dy_from, dy_to);
 }
 
