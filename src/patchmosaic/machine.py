@@ -1,5 +1,8 @@
 """ScoreMachine: the one estimator, with locality and symmetry as choices."""
 
+from collections.abc import Iterator
+from numbers import Real
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +17,7 @@ from patchmosaic.symmetry import Rules
 
 DEFAULT_MEMORY_BUDGET = 1 << 29
 SYMMETRIES = ("none", "translation")
+_Job = tuple[Tensor, list[float], int | None, int | None]  # images, noise levels, window, label
 
 
 class ScoreMachine(Denoiser):
@@ -46,6 +50,8 @@ class ScoreMachine(Denoiser):
         group: "identity", "flip", "rotations" or "d4": acts on the training images (theorem B.2).
         engine: how the sum is carried out: "auto", or a name from ``patchmosaic.engines``.
         memory_budget: bytes of working memory beside the images, at least 1 MiB.
+        tol: the largest error allowed in a pixel of D, in [0, 2): above 0, patches proven not to matter may be
+            left out, from an index of up to 12 bytes per patch (docs/engines.md). 0 leaves out nothing.
 
     Raises:
         InputError: for any argument that cannot be used; the message says what to do.
@@ -63,15 +69,20 @@ class ScoreMachine(Denoiser):
         group: str = "identity",
         engine: str = "auto",
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        tol: float = 0.0,
     ):
         if symmetry not in SYMMETRIES:
             raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
         if memory_budget < 1 << 20:
             raise InputError(f"memory_budget must be at least 1 MiB (1048576 bytes), not {memory_budget}")
+        if not (isinstance(tol, Real) and 0 <= tol < 2):
+            raise InputError(f"tol must be a number in [0, 2), not {tol!r}")
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
         self.dictionary = Dictionary(images, labels, group)
-        self.engine = engines.choose(engine)(self.dictionary, self.rules, memory_budget)
+        self.engine: engines.Engine = engines.choose(engine)(self.dictionary, self.rules, memory_budget)
+        if tol > 0:
+            self.engine = engines.ScreenedEngine(self.engine, float(tol))
 
     def to(self, device: torch.device | str) -> "ScoreMachine":
         """Move the training images, and with them the work; returns self."""
@@ -95,21 +106,45 @@ class ScoreMachine(Denoiser):
         Raises:
             InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
         """
+        mean = torch.empty_like(x)
+        for rows, job in self._jobs(x, alpha_bar, labels):
+            mean[rows] = self.engine.posterior_mean(*job).to(x.device)
+        return mean
+
+    @torch.no_grad()
+    def denoise_certified(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bar: AlphaBar,
+        labels: Int[Tensor, " b"] | int | None = None,
+    ) -> engines.Certified:
+        """:meth:`denoise` with a proven bound on each pixel's error, at most ``tol``, and the share of pairs computed.
+
+        Args and errors are those of :meth:`denoise`.
+        """
+        mean, bound = torch.empty_like(x), torch.empty(len(x), *x.shape[2:], dtype=torch.float64)
+        visited = torch.empty(len(x), dtype=torch.float64)
+        for rows, job in self._jobs(x, alpha_bar, labels):
+            found = self.engine.certified(*job)
+            mean[rows], bound[rows], visited[rows] = (
+                found.mean.to(x.device),
+                found.bound.cpu(),
+                found.visited.cpu(),
+            )
+        return engines.Certified(mean, bound, visited)
+
+    def _jobs(
+        self, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
+    ) -> Iterator[tuple[list[int], _Job]]:
+        """Samples that share a window and a label: their rows, and what to ask the engine."""
         self._check(x)
         alpha_bars = per_sample(alpha_bar, len(x))
         classes = _per_sample_labels(labels, len(x))
         jobs: dict[tuple[int | None, int | None], list[int]] = {}
         for i in range(len(x)):
             jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
-        mean = torch.empty_like(x)
         for (window, label), rows in jobs.items():
-            mean[rows] = self.engine.posterior_mean(
-                x[rows].to(self.dictionary.device),
-                [alpha_bars[i] for i in rows],
-                window,
-                label,
-            ).to(x.device)
-        return mean
+            yield rows, (x[rows].to(self.dictionary.device), [alpha_bars[i] for i in rows], window, label)
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):

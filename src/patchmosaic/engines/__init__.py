@@ -1,9 +1,10 @@
 """How the sum is carried out: engines differ in time and memory, never in the answer."""
 
-from patchmosaic.engines.base import Engine
+from patchmosaic.engines.base import Certified, Engine
 from patchmosaic.engines.box import BoxEngine
 from patchmosaic.engines.dense import DenseEngine
 from patchmosaic.engines.native import library
+from patchmosaic.engines.screened import ScreenedEngine
 from patchmosaic.errors import InputError
 
 ENGINES: dict[str, type[Engine]] = {"dense": DenseEngine, "box": BoxEngine}
@@ -18,4 +19,4 @@ def choose(name: str) -> type[Engine]:
     return ENGINES[name]
 
 
-__all__ = ["ENGINES", "BoxEngine", "DenseEngine", "Engine", "choose"]
+__all__ = ["ENGINES", "BoxEngine", "Certified", "DenseEngine", "Engine", "ScreenedEngine", "choose"]

@@ -257,4 +257,3 @@ def _trusted(precision: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """
     limit = _MAX_ERROR / _FLOAT32
     return (((precision + 2.5 * limit).sqrt() - precision.sqrt()) / 2.5).square()
-
