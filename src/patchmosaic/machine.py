@@ -106,6 +106,7 @@ class ScoreMachine(Denoiser):
         Raises:
             InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
         """
+        self._check(x)
         mean = torch.empty_like(x)
         for rows, job in self._jobs(x, alpha_bar, labels):
             mean[rows] = self.engine.posterior_mean(*job).to(x.device)
@@ -122,22 +123,18 @@ class ScoreMachine(Denoiser):
 
         Args and errors are those of :meth:`denoise`.
         """
+        self._check(x)
         mean, bound = torch.empty_like(x), torch.empty(len(x), *x.shape[2:], dtype=torch.float64)
         visited = torch.empty(len(x), dtype=torch.float64)
         for rows, job in self._jobs(x, alpha_bar, labels):
-            found = self.engine.certified(*job)
-            mean[rows], bound[rows], visited[rows] = (
-                found.mean.to(x.device),
-                found.bound.cpu(),
-                found.visited.cpu(),
-            )
+            answer = self.engine.certified(*job)
+            mean[rows], bound[rows], visited[rows] = (part.to(x.device) for part in answer)
         return engines.Certified(mean, bound, visited)
 
     def _jobs(
         self, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
     ) -> Iterator[tuple[list[int], _Job]]:
         """Samples that share a window and a label: their rows, and what to ask the engine."""
-        self._check(x)
         alpha_bars = per_sample(alpha_bar, len(x))
         classes = _per_sample_labels(labels, len(x))
         jobs: dict[tuple[int | None, int | None], list[int]] = {}

@@ -84,7 +84,7 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
         size.restype = c_int  # patches in a leaf and in a group, groups side by side
     for name, arguments in {
         "rotate": [patches, pointer, c_int64, *[pointer] * 2],  # pixels, count, rotation, out
-        "route": [patches, pointer, c_int64, *[pointer] * 2, c_int, pointer],  # axes, cuts, depth, out
+        "route": [patches, pointer, c_int64, *[pointer] * 3, c_int, pointer],  # axes, cuts, depth, out
         "arrange": [*[pointer] * 2, c_int64, *[pointer] * 2],  # pixels, buckets, count, starts, out
         "build": [patches, pointer, c_int64, pointer, c_float, c_int64, tree],  # rotation, wider, first
         "nearest": [patches, tree, queries, *[c_int64] * 2, pointer],  # from, to, out

@@ -20,8 +20,11 @@ constexpr int SIDE = 4;              // vectors side by side
 constexpr int LEAF = WIDTH * SIDE;   // patches in a leaf
 constexpr int GROUP = WIDTH * LEAF;  // patches in a group, whose leaves fill a vector
 constexpr int TERMS = 8;             // squares added up at a time: two short sums round less than a long one
+constexpr size_t PROBES = 32;         // leaves in which a near patch is looked for
 constexpr int AHEAD = 12;            // patches to fetch ahead
+constexpr int SPREAD_OF = 128;       // patches from which the spread of many is told
 constexpr float NOWHERE = 1e15f;     // the numbers of a patch that does not exist
+constexpr float LOWEST = -90.f;      // log2 of the smallest weight: times a pixel, it is no denormal number, which are slow
 constexpr float HIGHEST = 120.f;     // log2 of the largest weight; the caller gives up on a sum that reaches it
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
@@ -51,10 +54,10 @@ INLINE unsigned at_least(Floats a, float bound) {
 }
 #endif
 
-// 2^e, relative error 2e-7; below 2^-126 it may count as that, above HIGHEST as 2^HIGHEST.
+// 2^e, relative error 2e-7; below LOWEST it counts as that, above HIGHEST as that.
 INLINE Floats exp2(Floats e) {
     const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
-    e = -max(-max(e, splat(-126.f)), splat(-HIGHEST));
+    e = -max(-max(e, splat(LOWEST)), splat(-HIGHEST));
     Floats n = e + magic, f = e - (n - magic);
     Floats p = f * 1.3333558e-3f + 9.6181291e-3f;
     p = p * f + 5.5504109e-2f;
@@ -107,33 +110,24 @@ struct Reader {
         const char *at = (const char *)((const Code *)P.codes + (int64_t)pixel * P.channels);
         for (int j = 0; j < P.numbers; j += 3 * P.channels) __builtin_prefetch(at + P.offsets[j] * sizeof(Code));
     }
-    // Patch i of a buffer (numbers, stride).
-    static inline void read(const Patches &P, int32_t pixel, float *out, int stride) {
-        const Code *at = (const Code *)P.codes + (int64_t)pixel * P.channels;
-        for (int j = 0; j < P.numbers; j++) {
-            const Code code = at[P.offsets[j]];
-            out[(int64_t)j * stride] = sizeof(Code) == 1 ? P.levels[(int)code] : (float)code;
-        }
-    }
-    static void all(const Patches &P, const int32_t *pixels, int64_t count, float *out, int stride, int step) {
-        for (int64_t i = 0; i < count; i++) {
+    static void read(const Patches &P, const int32_t *pixels, int count, float *out) {
+        for (int i = 0; i < count; i++) {
             if (i + AHEAD < count) fetch(P, pixels[i + AHEAD]);
-            read(P, pixels[i], out + i * step, stride);
+            const Code *at = (const Code *)P.codes + (int64_t)pixels[i] * P.channels;
+            for (int j = 0; j < P.numbers; j++) {
+                const Code code = at[P.offsets[j]];
+                out[j * LEAF + i] = sizeof(Code) == 1 ? P.levels[(int)code] : (float)code;
+            }
         }
     }
 };
 
-// `count` patches: number j of patch i goes to out[j * stride + i * step].
-void read(const Patches &P, const int32_t *pixels, int64_t count, float *out, int stride, int step) {
-    if (P.levels) Reader<uint8_t>::all(P, pixels, count, out, stride, step);
-    else Reader<float>::all(P, pixels, count, out, stride, step);
-}
-
-// The same for the patches of one leaf, (numbers, LEAF); those that do not exist are nowhere.
+// At most LEAF patches, (numbers, LEAF); those that do not exist are nowhere.
 void read_leaf(const Patches &P, const int32_t *pixels, int count, Floats *out) {
     if (count < LEAF)
         for (int i = 0; i < P.numbers * SIDE; i++) out[i] = splat(NOWHERE);
-    read(P, pixels, count, (float *)out, LEAF, 1);
+    if (P.levels) Reader<uint8_t>::read(P, pixels, count, (float *)out);
+    else Reader<float>::read(P, pixels, count, (float *)out);
 }
 
 // Squared distances of one leaf's patches.
@@ -209,28 +203,38 @@ void descend(const Patches &P, const Tree &T, const Queries &Q, const float *eno
     }
 }
 
+// The coordinates of at most LEAF patches: out (numbers, SIDE) = rotation^T, (numbers, numbers), times leaf.
+void rotate(const Patches &P, const Floats *leaf, const float *rotation, Floats *out) {
+    const int n = P.numbers;
+    for (int k = 0; k < n; k++) {
+        Floats along[SIDE] = {};
+        for (int j = 0; j < n; j++)
+            for (int v = 0; v < SIDE; v++) along[v] += rotation[j * n + k] * leaf[j * SIDE + v];
+        for (int v = 0; v < SIDE; v++) out[k * SIDE + v] = along[v];
+    }
+}
+
 // Sort patches [from, to) of `order` by the halves of their widest coordinate, down to single units.
-void split(const float *points, int numbers, uint32_t *order, int64_t from, int64_t to, int64_t unit,
+// points: (numbers, count).
+void split(const std::vector<float> &points, int numbers, uint32_t *order, int64_t from, int64_t to, int64_t unit,
            std::vector<std::pair<float, uint32_t>> &keys) {
     if (to - from <= unit) return;
-    const int64_t step = std::max<int64_t>(1, (to - from) / 512);
-    std::vector<double> one(numbers), two(numbers);
-    double seen = 0;
-    for (int64_t i = from; i < to; i += step, seen++)
-        for (int j = 0; j < numbers; j++) {
-            const double x = points[(int64_t)order[i] * numbers + j];
-            one[j] += x;
-            two[j] += x * x;
-        }
-    int axis = 0;
+    const int64_t count = points.size() / numbers, step = std::max<int64_t>(1, (to - from) / SPREAD_OF);
+    const float *axis = nullptr;
     double widest = -1;
     for (int j = 0; j < numbers; j++) {
-        const double spread = two[j] - one[j] * one[j] / seen;
-        if (spread > widest) widest = spread, axis = j;
+        const float *along = points.data() + j * count;
+        double one = 0, two = 0, seen = 0;
+        for (int64_t i = from; i < to; i += step, seen++) {
+            const double x = along[order[i]];
+            one += x, two += x * x;
+        }
+        const double spread = two - one * one / seen;
+        if (spread > widest) widest = spread, axis = along;
     }
     const int64_t units = (to - from + unit - 1) / unit, middle = from + (units + 1) / 2 * unit;
     keys.resize(to - from);
-    for (int64_t i = from; i < to; i++) keys[i - from] = {points[(int64_t)order[i] * numbers + axis], order[i]};
+    for (int64_t i = from; i < to; i++) keys[i - from] = {axis[order[i]], order[i]};
     std::nth_element(keys.begin(), keys.begin() + (middle - from), keys.end());
     for (int64_t i = from; i < to; i++) order[i] = keys[i - from].second;
     split(points, numbers, order, from, middle, unit, keys);
@@ -241,42 +245,38 @@ void split(const float *points, int numbers, uint32_t *order, int64_t from, int6
 
 extern "C" {
 
-// The coordinates of patches: out (count, numbers) = patches @ rotation, (numbers, numbers).
+// The coordinates of patches, out (numbers, count): their numbers times rotation, (numbers, numbers).
 void screen_rotate(const Patches *patches, const int32_t *pixels, int64_t count, const float *rotation, float *out) {
     const int n = patches->numbers;
-    std::vector<float> patch(n);
-    for (int64_t i = 0; i < count; i++, out += n) {
-        read(*patches, pixels + i, 1, patch.data(), 1, 1);
-        std::fill(out, out + n, 0.f);
-        for (int j = 0; j < n; j++)
-            for (int k = 0; k < n; k++) out[k] += patch[j] * rotation[j * n + k];
+    std::vector<Floats> leaf((int64_t)n * SIDE), turned(leaf.size());
+    for (int64_t from = 0; from < count; from += LEAF) {
+        const int held = (int)std::min<int64_t>(LEAF, count - from);
+        read_leaf(*patches, pixels + from, held, leaf.data());
+        rotate(*patches, leaf.data(), rotation, turned.data());
+        for (int k = 0; k < n; k++) memcpy(out + k * count + from, &turned[(int64_t)k * SIDE], held * sizeof(float));
     }
 }
 
 // The leaf of a complete binary tree, 2^depth leaves, that each patch falls into. Node i, counted from 1, sends those
-// whose coordinate along axes[i], (numbers,), is above cuts[i] to 2 i + 1, the others to 2 i.
-void screen_route(const Patches *patches, const int32_t *pixels, int64_t count, const float *axes, const float *cuts,
-                  int depth, uint16_t *out) {
-    const int n = patches->numbers;
-    std::vector<float> some((int64_t)LEAF * n);
+// whose coordinate axes[i] is above cuts[i] to 2 i + 1, the others to 2 i.
+void screen_route(const Patches *patches, const int32_t *pixels, int64_t count, const float *rotation,
+                  const int32_t *axes, const float *cuts, int depth, int16_t *out) {
+    std::vector<Floats> leaf((int64_t)patches->numbers * SIDE), turned(leaf.size());
     for (int64_t from = 0; from < count; from += LEAF) {
         const int held = (int)std::min<int64_t>(LEAF, count - from);
-        read(*patches, pixels + from, held, some.data(), 1, n);
+        read_leaf(*patches, pixels + from, held, leaf.data());
+        rotate(*patches, leaf.data(), rotation, turned.data());
+        const float *coordinates = (const float *)turned.data();
         for (int i = 0; i < held; i++) {
             int node = 1;
-            const float *patch = some.data() + i * n;
-            for (int level = 0; level < depth; level++) {
-                float along = 0;
-                for (int j = 0; j < n; j++) along += axes[(int64_t)node * n + j] * patch[j];
-                node = 2 * node + (along > cuts[node]);
-            }
-            out[from + i] = (uint16_t)(node - (1 << depth));
+            for (int level = 0; level < depth; level++) node = 2 * node + (coordinates[axes[node] * LEAF + i] > cuts[node]);
+            out[from + i] = (int16_t)(node - (1 << depth));
         }
     }
 }
 
 // Sort pixels by bucket; `starts` is where each bucket begins, and comes back as where it ends.
-void screen_arrange(const int32_t *pixels, const uint16_t *buckets, int64_t count, int64_t *starts, int32_t *out) {
+void screen_arrange(const int32_t *pixels, const int16_t *buckets, int64_t count, int64_t *starts, int32_t *out) {
     for (int64_t i = 0; i < count; i++) out[starts[buckets[i]]++] = pixels[i];
 }
 
@@ -289,10 +289,10 @@ void screen_build(const Patches *patches, const int32_t *pixels, int64_t count, 
     std::vector<std::pair<float, uint32_t>> keys;
     screen_rotate(patches, pixels, count, rotation, points.data());
     for (int64_t i = 0; i < count; i++) order[i] = (uint32_t)i;
-    split(points.data(), n, order.data(), 0, count, GROUP, keys);
+    split(points, n, order.data(), 0, count, GROUP, keys);
     for (int64_t from = 0, g = first; from < count; from += GROUP, g++) {
         const int size = (int)std::min<int64_t>(GROUP, count - from);
-        split(points.data(), n, order.data(), from, from + size, LEAF, keys);
+        split(points, n, order.data(), from, from + size, LEAF, keys);
         tree->sizes[g] = size;
         int32_t *members = tree->members + g * GROUP;
         for (int i = 0; i < GROUP; i++) members[i] = i < size ? pixels[order[from + i]] : 0;
@@ -303,7 +303,7 @@ void screen_build(const Patches *patches, const int32_t *pixels, int64_t count, 
             for (int leaf = 0; leaf < WIDTH; leaf++) {
                 float low = INFINITY, high = -INFINITY;
                 for (int i = leaf * LEAF; i < std::min(size, (leaf + 1) * LEAF); i++) {
-                    const float x = points[(int64_t)order[from + i] * n + j];
+                    const float x = points[j * count + order[from + i]];
                     low = std::min(low, x), high = std::max(high, x);
                 }
                 leaves[leaf] = low - wider, leaves[WIDTH + leaf] = high + wider;
@@ -313,17 +313,41 @@ void screen_build(const Patches *patches, const int32_t *pixels, int64_t count, 
     }
 }
 
-// The group whose box is nearest to each of the queries [from, to).
+// For each of the queries [from, to) the group of the nearest patch in the PROBES leaves whose boxes are nearest.
 void screen_nearest(const Patches *patches, const Tree *tree, const Queries *queries, int64_t from, int64_t to, int64_t *out) {
     const int n = patches->numbers;
+    std::vector<Floats> patch((int64_t)n * SIDE);
+    std::vector<std::pair<float, int64_t>> probes;  // a heap, the farthest leaf on top
     for (int64_t q = from; q < to; q++) {
-        float best = -INFINITY;
-        for (int64_t g = 0; g < tree->groups; g += WIDTH) {
-            const Floats bounds = log_bounds((const Floats *)tree->group_boxes + g / WIDTH * n * 2, queries->rotated + q * n,
-                                             n, 0, queries->safe_precision[q], best);
-            if (!at_least(bounds, best)) continue;
-            for (int lane = 0; lane < WIDTH && g + lane < tree->groups; lane++)
-                if (bounds[lane] > best) best = bounds[lane], out[q] = g + lane;
+        float enough = -INFINITY, best = INFINITY;
+        const auto bounds = [&](const float *boxes, int64_t i) {
+            return log_bounds((const Floats *)boxes + i * n * 2, queries->rotated + q * n, n, 0, 1, enough);
+        };
+        probes.clear();
+        for (int64_t first = 0; first < tree->groups; first += WIDTH) {
+            const Floats near = bounds(tree->group_boxes, first / WIDTH);
+            for (unsigned reach = at_least(near, enough); reach; reach &= reach - 1) {
+                const int64_t g = first + __builtin_ctz(reach);
+                if (g >= tree->groups || near[__builtin_ctz(reach)] < enough) continue;
+                const Floats nearer = bounds(tree->leaf_boxes, g);
+                for (int lane = 0; lane < WIDTH && lane * LEAF < tree->sizes[g]; lane++) {
+                    if (nearer[lane] <= enough) continue;
+                    probes.emplace_back(-nearer[lane], g * WIDTH + lane);
+                    std::push_heap(probes.begin(), probes.end());
+                    if (probes.size() <= PROBES) continue;
+                    std::pop_heap(probes.begin(), probes.end());
+                    probes.pop_back();
+                    enough = -probes.front().first;
+                }
+            }
+        }
+        for (const auto &probe : probes) {
+            const int64_t g = probe.second / WIDTH, lane = probe.second % WIDTH;
+            Floats boxes[SIDE];
+            read_leaf(*patches, tree->members + probe.second * LEAF, std::min<int>(LEAF, tree->sizes[g] - lane * LEAF), patch.data());
+            distances(*patches, patch.data(), queries->numbers + q * n, boxes);
+            for (int i = 0; i < LEAF; i++)
+                if (boxes[i / WIDTH][i % WIDTH] < best) best = boxes[i / WIDTH][i % WIDTH], out[q] = g;
         }
     }
 }

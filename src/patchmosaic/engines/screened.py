@@ -28,7 +28,7 @@ _TRIED = 1 << 20  # patches on which it is tried first whether screening pays
 _ASKED = 16  # pixels of an image that are asked for that
 _AT_ONCE = 8192  # queries worked on together
 _BINS, _STEPS = 128, 2  # of the tally: half a bit each
-_LOST = 2.0**100  # sums beyond this began from a patch that was much too far away
+_LOST = 2.0**119  # sums that reach this began from a patch much too far away: weights are counted up to 2^120
 
 
 class ScreenedEngine(Engine):
@@ -243,7 +243,7 @@ class _Search:
             mean[:, patches.queries], bound[:, patches.queries] = self._whole(patches, scaled, precision)
             pairs += len(patches.queries) * patches.count
         good &= (bound <= tol).all(1)
-        share = pairs / sum(len(part.queries) * part.count for part in (self.main, *self.others))
+        share = pairs.double() / sum(len(part.queries) * part.count for part in (self.main, *self.others))
         images = mean.transpose(1, 2).reshape(scaled.shape).float()
         return [
             Certified(images[i], bound[i].view(height, width), share[i]) if good[i] else None

@@ -175,18 +175,17 @@ class Tree:
     def _numbers(self, pixels: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """The patches themselves."""
         identity = torch.eye(self.patches.numbers)
-        out = torch.empty(len(pixels), self.patches.numbers)
+        out = torch.empty(self.patches.numbers, len(pixels))
         compiled().screen_rotate(
             byref(self.patches.struct), pixels.data_ptr(), len(pixels), identity.data_ptr(), out.data_ptr()
         )
-        return out
+        return out.T
 
     def _arrange(self, pixels: Int[Tensor, " n"], sample: Float[Tensor, "m d"]) -> list[Int[Tensor, " p"]]:
         """The pixels in pieces of patches near each other."""
         found = compiled()
         depth = min(15, max(0, math.ceil(math.log2(len(pixels) / _BUCKET))))
         axes, cuts = _halves(sample, depth)
-        directions = self.rotation.T[axes].contiguous()
         buckets = torch.empty(len(pixels), dtype=torch.int16)
         parts = list(zip(pixels.split(_PIECE), buckets.split(_PIECE), strict=True))
         in_parallel(
@@ -194,7 +193,8 @@ class Tree:
                 byref(self.patches.struct),
                 parts[i][0].data_ptr(),
                 len(parts[i][0]),
-                directions.data_ptr(),
+                self.rotation.data_ptr(),
+                axes.data_ptr(),
                 cuts.data_ptr(),
                 depth,
                 parts[i][1].data_ptr(),
@@ -224,7 +224,7 @@ def _halves(sample: Float[Tensor, "m d"], depth: int) -> tuple[Int[Tensor, " n"]
         axes.append(axis)
         cuts.append(along[:, parts.shape[1] // 2 - 1])
         sample = parts.gather(1, order.unsqueeze(2).expand_as(parts)).flatten(0, 1)
-    return torch.cat(axes), torch.cat(cuts).contiguous()
+    return torch.cat(axes).int(), torch.cat(cuts)
 
 
 def _stretch(rotation: Float[Tensor, "d d"]) -> float:
