@@ -20,7 +20,7 @@ constexpr int SIDE = 4;              // vectors side by side
 constexpr int LEAF = WIDTH * SIDE;   // patches in a leaf
 constexpr int GROUP = WIDTH * LEAF;  // patches in a group, whose leaves fill a vector
 constexpr int TERMS = 8;             // squares added up at a time: two short sums round less than a long one
-constexpr size_t PROBES = 32;         // leaves in which a near patch is looked for
+constexpr size_t PROBES = 16;         // leaves in which a near patch is looked for
 constexpr int AHEAD = 12;            // patches to fetch ahead
 constexpr int SPREAD_OF = 128;       // patches from which the spread of many is told
 constexpr float NOWHERE = 1e15f;     // the numbers of a patch that does not exist
@@ -111,13 +111,15 @@ struct Reader {
         for (int j = 0; j < P.numbers; j += 3 * P.channels) __builtin_prefetch(at + P.offsets[j] * sizeof(Code));
     }
     static void read(const Patches &P, const int32_t *pixels, int count, float *out) {
+        const int32_t *offsets = P.offsets;
+        const float *levels = P.levels;
+        const int n = P.numbers;
+        for (int i = 0; i < std::min(AHEAD, count); i++) fetch(P, pixels[i]);
         for (int i = 0; i < count; i++) {
             if (i + AHEAD < count) fetch(P, pixels[i + AHEAD]);
             const Code *at = (const Code *)P.codes + (int64_t)pixels[i] * P.channels;
-            for (int j = 0; j < P.numbers; j++) {
-                const Code code = at[P.offsets[j]];
-                out[j * LEAF + i] = sizeof(Code) == 1 ? P.levels[(int)code] : (float)code;
-            }
+            float *to = out + i;
+            for (int j = 0; j < n; j++, to += LEAF) *to = sizeof(Code) == 1 ? levels[(int)at[offsets[j]]] : (float)at[offsets[j]];
         }
     }
 };

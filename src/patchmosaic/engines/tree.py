@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from ctypes import CDLL, byref
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -39,7 +40,7 @@ class Layout:
         self.rounded = dictionary.images(members[:1], torch.float64).dtype != torch.float32
         dtype = torch.float32 if self.levels is None else torch.uint8
         self.images = len(members) * len(dictionary.group)
-        self.codes = torch.empty(self.images, *self._size, self.channels, dtype=dtype)
+        self.codes = empty((self.images, *self._size, self.channels), dtype)
         filled = 0
         for part in members.split(_IMAGES_AT_ONCE):
             for stored in dictionary.stored(part):
@@ -143,9 +144,9 @@ class Tree:
         del pixels
         sizes = [-(-len(piece) // found.screen_group()) for piece in pieces]
         self.groups, lanes = sum(sizes), found.screen_lanes()
-        self.members = torch.empty(self.groups, found.screen_group(), dtype=torch.int32)
+        self.members = empty((self.groups, found.screen_group()), torch.int32)
         self.sizes = torch.empty(self.groups, dtype=torch.int32)
-        self.leaf_boxes = torch.empty(self.groups, patches.numbers, 2, lanes)
+        self.leaf_boxes = empty((self.groups, patches.numbers, 2, lanes), torch.float32)
         self.group_boxes = torch.full((-(-self.groups // lanes), patches.numbers, 2, lanes), torch.inf)
         self.group_boxes[:, :, 1] = -torch.inf
         self.struct = native.Tree(
@@ -232,6 +233,14 @@ def _stretch(rotation: Float[Tensor, "d d"]) -> float:
     exact = rotation.double()
     skew = float(torch.linalg.matrix_norm(exact @ exact.T - torch.eye(len(exact)), 2))
     return skew + (2 * len(exact) + 16) * FLOAT32
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory aligned to 64 bytes, in huge pages where there are any (numpy asks for them): it is read at random."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = torch.from_numpy(np.empty(size + 64, dtype=np.uint8))
+    start = -memory.data_ptr() % 64
+    return memory[start : start + size].view(dtype).view(shape)
 
 
 def in_parallel(work: Callable[[int], object], count: int) -> None:
