@@ -1,7 +1,6 @@
 """ScoreMachine: the one estimator, with locality and symmetry as choices."""
 
 from collections.abc import Iterator
-from numbers import Real
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ class ScoreMachine(Denoiser):
             raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
         if memory_budget < 1 << 20:
             raise InputError(f"memory_budget must be at least 1 MiB (1048576 bytes), not {memory_budget}")
-        if not (isinstance(tol, Real) and 0 <= tol < 2):
+        if not (isinstance(tol, int | float) and 0 <= tol < 2):
             raise InputError(f"tol must be a number in [0, 2), not {tol!r}")
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)

@@ -23,7 +23,7 @@ from patchmosaic.symmetry import position_blocks
 
 _WORTH = 0.25  # share of pairs above which the exact engine is as fast
 _LARGEST = 150  # numbers in a patch: boxes around larger ones are all near each other
-_KEPT = 1 << 30  # bytes of trees kept for the next call
+_KEPT = 1 << 29  # bytes of trees kept when another is wanted
 _TRIED = 1 << 20  # patches on which it is tried first whether screening pays
 _ASKED = 16  # pixels of an image that are asked for that
 _AT_ONCE = 8192  # queries worked on together
@@ -82,11 +82,13 @@ class ScreenedEngine(Engine):
         key = (window, label)
         if key not in self._searches:
             self._searches[key] = _Search.made(self, window, label)
-            held = [search for search in self._searches.values() if search is not None]
-            while len(self._searches) > 1 and sum(search.nbytes for search in held) > _KEPT:
-                held = held[1:] if self._searches.popitem(last=False)[1] is not None else held
+            while len(self._searches) > 1 and self._held() > _KEPT:
+                self._searches.popitem(last=False)
         self._searches.move_to_end(key)
         return self._searches[key]
+
+    def _held(self) -> int:
+        return sum(search.nbytes for search in self._searches.values() if search is not None)
 
 
 class _Plan(NamedTuple):
@@ -200,9 +202,10 @@ class _Search:
         scaled = x.double() / levels.sqrt().view(-1, 1, 1, 1)
         precision = 0.5 / math.log(2) * levels / (1 - levels)
         rows = (levels > 0).nonzero().flatten()
-        for tree in (self.trial, None):
-            if tree is not None or len(rows):
-                rows = self._promising(tree or self.tree, scaled, precision, rows, tol) if len(rows) else rows
+        if len(rows) and self.trial is not None:
+            rows = self._promising(self.trial, scaled, precision, rows, tol)
+        if len(rows):
+            rows = self._promising(self.tree, scaled, precision, rows, tol)
         answers: list[Certified | None] = [None] * len(x)
         if len(rows):
             for row, answer in zip(
@@ -231,6 +234,9 @@ class _Search:
         asked = self._queries(self.main, scaled, precision)
         plan = _plan(self.tree, asked, tol)
         good = self._pays(plan, self.main.count, queries)
+        plan = plan._replace(
+            cut=plan.cut.where(good.repeat_interleave(queries), _BINS)
+        )  # the exact engine's: none
         visited = _visit(self.tree, asked, plan)
         mean = torch.empty(batch, height * width, self.layout.channels, dtype=torch.float64)
         bound = torch.empty(batch, height * width, dtype=torch.float64)
@@ -254,7 +260,7 @@ class _Search:
         """All patches of a class, for the few pixels that see the border."""
         asked = self._queries(patches, scaled, precision)
         struct, pixels = asked.struct(), patches.pixels()
-        parts = torch.arange(len(asked)).split(8)
+        parts = torch.arange(len(asked)).split(-(-len(asked) // torch.get_num_threads()))
         in_parallel(lambda i: asked.sum(struct, pixels, int(parts[i][0]), int(parts[i][-1]) + 1), len(parts))
         mean, bound, sound = _certify(asked, torch.zeros_like(asked.total), asked.rounding())
         bound[~sound] = torch.inf

@@ -60,7 +60,7 @@ class Layout:
         )
         return images[:, :, rows][:, :, :, columns].permute(0, 2, 3, 1)
 
-    def pixels(self, images: int, positions: Int[Tensor, " k"]) -> Int[Tensor, " images*k"]:
+    def pixels(self, images: int, positions: Int[Tensor, " k"]) -> Int[Tensor, " n"]:
         """Where the pixels at these positions of the first images lie."""
         height, width = self._size
         rows, columns = positions // self.width + self.margin, positions % self.width + self.margin
