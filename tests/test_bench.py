@@ -23,7 +23,7 @@ from patchmosaic.symmetry import position_blocks
 LEVELS = (0.05, 0.5, 0.95)
 # The rivals take logits from norms in float32: at t = 0.05 a window of 75 numbers has squared norms up to
 # 75 / (2 sigma^2) = 6,000, and rounding of 2^-24 of that moves a log-weight by a few 1e-4.
-TOLERANCES = {0.05: 1e-3, 0.5: 2e-5, 0.95: 2e-6}
+TOLERANCES = {0.05: 1e-3, 0.5: 2e-5, 0.95: 1e-5}
 FILES = ["bench.csv", "bench.json", "bench.md", "bench.png"]
 FAST = (
     "--size 7 --count 12 --windows 3 --levels .5 --machines ls els --contestants dense published "
@@ -69,7 +69,7 @@ def test_rivals_are_right(rival, machine, window, shape):
             assert error <= TOLERANCES[level], (level, chunk)
 
 
-@pytest.mark.parametrize("name", ["published", "unfold-matmul", "fused-attention"])
+@pytest.mark.parametrize("name", ["published", "convolution", "unfold-matmul", "fused-attention"])
 @pytest.mark.parametrize("machine", RULES)
 @pytest.mark.parametrize("window", [1, 9, 21])
 def test_rivals_are_right_where_windows_are_one_pixel_or_exceed_the_image(name, machine, window):

@@ -126,7 +126,14 @@ def count_denoising(monkeypatch):
 def test_ctrl_c_in_a_real_terminal_command(tmp_path):
     arguments = ["generate", "--steps", "250", "--count", "2", "--limit", "60", "--dtype", "float64"]
     command = [sys.executable, "-m", "patchmosaic.cli", *arguments]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "cut")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a background job ignores it
+    )
     while not (tmp_path / "cut" / "run.json").exists():
         assert process.poll() is None
         time.sleep(0.05)

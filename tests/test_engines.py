@@ -10,7 +10,7 @@ import torch
 import patchmosaic as pm
 from battery import MACHINES, SHAPES, WHOLE, queries, training_images, worst_error
 from patchmosaic import engines
-from patchmosaic.engines import box, native
+from patchmosaic.engines import DenseEngine, box, native
 
 needs_compiled = pytest.mark.skipif(native.library() is None, reason="installed without a C++ compiler")
 ENGINES = [pytest.param("box", marks=needs_compiled)]  # every engine but the twin itself
@@ -77,32 +77,65 @@ def test_threads_share_the_work(monkeypatch, threads):
 
 @needs_compiled
 @pytest.mark.parametrize("name", MACHINES)
-def test_several_windows_from_one_pass(name):
+@pytest.mark.parametrize("windows", [[1, 3, 5, 7], [3, 9], [5, 7, 15]], ids=str)
+def test_several_windows_from_one_pass(name, windows):
     symmetry, padding, keys = MACHINES[name]
-    windows = [1, 3, 5, 7]
+    if keys == "inside":
+        windows = [window for window in windows if window <= 8]
     images = training_images((3, 8, 9), 70, "bytes")
-    machine = pm.ScoreMachine(images, None, 3, symmetry, padding, keys=keys, engine="box")
+    machine = pm.ScoreMachine(images, None, windows[0], symmetry, padding, keys=keys, engine="box")
     x = queries(machine, 0.6)
-    sums = machine.engine.sums(x, [0.6, 0.6], windows, None)
+    sums = machine.engine.sums(x, [0.6, 0.3], windows, None)
     together = sums.weighted / sums.total.unsqueeze(-1)
     for i, window in enumerate(windows):
         alone = pm.ScoreMachine(images, None, window, symmetry, padding, keys=keys, engine="dense")
-        expected = alone.denoise(x.double(), 0.6).flatten(2).transpose(1, 2)
-        torch.testing.assert_close(together[:, i], expected, rtol=0, atol=2e-6)
+        expected = alone.denoise(x.double(), torch.tensor([0.6, 0.3])).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(together[:, i], expected, rtol=0, atol=TOLERANCE)
+
+
+def near_tie(stored):
+    """Two images that differ in one pixel, by its sign, and a query far from both, a little nearer to one."""
+    image = training_images((1, 9, 9), 1, stored)
+    flipped = image.clone()
+    flipped[..., 4, 4] = 255 - image[..., 4, 4] if stored == "bytes" else -image[..., 4, 4]
+    machine = pm.ScoreMachine(torch.cat([image, flipped]), None, 9)
+    x = machine.dictionary.images(torch.tensor([0]), torch.float32) + 1
+    x[..., 4, 4] = 3e-5
+    return machine, x
 
 
 @needs_compiled
-def test_what_float32_cannot_resolve_is_done_in_float64(monkeypatch):
-    images = training_images((3, 8, 8), 40, "bytes")
-    machine = pm.ScoreMachine(images, None, 9, "translation", engine="box")
-    redone = []
-    dense = machine.engine._dense.posterior_mean
-    monkeypatch.setattr(
-        machine.engine._dense, "posterior_mean", lambda x, *rest: redone.append(len(x)) or dense(x, *rest)
+@pytest.mark.parametrize("stored", ["bytes", "floats"])
+def test_what_float32_cannot_resolve_is_measured_again(monkeypatch, stored):
+    machine, x = near_tie(stored)
+    twin = DenseEngine(machine.dictionary, machine.rules, 1 << 24).posterior_mean(
+        x.double(), [0.9999], 9, None
     )
-    x = queries(machine, 0.9999)
-    assert len(machine.denoise(x, 0.9999)) == 2
-    assert redone == [1], "the noise is far from all data; the noised image is not"
+    assert (machine.denoise(x, 0.9999) - twin).abs().max() <= TOLERANCE
+    monkeypatch.setattr(box, "_trusted", lambda precision: precision * 1e30)
+    assert (machine.denoise(x, 0.9999) - twin).abs().max() > 4 * TOLERANCE
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("levels", "even"),
+    [
+        (torch.arange(256) / 127.5 - 1, True),
+        ((torch.arange(256) / 127.5 - 1)[[0, 3, 4, 200]], True),  # some levels do not occur
+        (torch.tensor([0.25]), True),
+        (torch.tensor([-1.0, 0.1, 1.0]), False),
+        (torch.linspace(-1, 1, 200).square().unique(), False),
+    ],
+)
+def test_evenly_spaced_levels_are_stored_as_bytes(levels, even):
+    encoding = box._encoding(levels)
+    assert (encoding.levels is not None) == even
+    if even:
+        torch.testing.assert_close(encoding.levels[encoding.codes.long()], levels, rtol=0, atol=0)
+        line = encoding.offset + encoding.slope * encoding.codes.double()
+        torch.testing.assert_close(line, levels.double(), rtol=0, atol=2.0**-24)
+    else:
+        torch.testing.assert_close(encoding.codes, levels, rtol=0, atol=0)
 
 
 @needs_compiled
@@ -146,6 +179,33 @@ def test_auto_is_the_fastest_that_can_run(monkeypatch):
     monkeypatch.setattr(box, "library", lambda: None)
     with pytest.raises(pm.InputError, match="dense"):
         pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), engine="box")
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("locality", "dtype", "engine", "because"),
+    [
+        (3, torch.float32, "box", "threads"),
+        (None, torch.float32, "dense", "whole image"),
+        (3, torch.float64, "dense", "float32"),
+        (pm.LocalitySchedule([0.9, 0.1], [3, 5]), torch.float32, "box", "local"),
+    ],
+)
+def test_what_works_is_explained(monkeypatch, locality, dtype, engine, because):
+    """And it is what does work."""
+    machine = pm.ScoreMachine(
+        training_images((1, 6, 6), 9, "bytes"), None, locality, "translation", "circular"
+    )
+    worked = []
+    for cls in (box.BoxEngine, DenseEngine):
+        name = "sums" if cls is box.BoxEngine else "posterior_mean"
+        work = getattr(cls, name)
+        monkeypatch.setattr(cls, name, lambda *a, cls=cls, work=work: worked.append(cls) or work(*a))
+    machine.denoise(torch.zeros(1, 1, 6, 6, dtype=dtype), 0.5)
+    assert worked == [box.BoxEngine if engine == "box" else DenseEngine]
+    said = machine.explain_engine(0.5, dtype)
+    assert said.startswith(f"{engine}: ")
+    assert because in said
 
 
 @needs_compiled

@@ -1,7 +1,5 @@
 """ScoreMachine: the one estimator, with locality and symmetry as choices."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -79,14 +77,23 @@ class ScoreMachine(Denoiser):
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
         self.dictionary = Dictionary(images, labels, group)
-        self.engine: engines.Engine = engines.choose(engine)(self.dictionary, self.rules, memory_budget)
-        if tol > 0:
-            self.engine = engines.ScreenedEngine(self.engine, float(tol))
+        self._engine_name, self._memory_budget, self._tol = engine, memory_budget, float(tol)
+        self._choose_engine()
 
     def to(self, device: torch.device | str) -> "ScoreMachine":
-        """Move the training images, and with them the work; returns self."""
+        """Move the training images, and with them the work, to the engine that suits the device; returns self."""
         self.dictionary.to(device)
+        self._choose_engine()
         return self
+
+    def _choose_engine(self) -> None:
+        engine = engines.choose(self._engine_name, self.dictionary.device)
+        exact = engine(self.dictionary, self.rules, self._memory_budget)
+        self.engine = engines.ScreenedEngine(exact, self._tol) if self._tol else exact
+
+    def explain_engine(self, alpha_bar: float = 0.5, dtype: torch.dtype = torch.float32) -> str:
+        """One line: which engine works at this noise level for images of this dtype, and why."""
+        return self.engine.explain(window_at(self.locality, alpha_bar), dtype)
 
     @torch.no_grad()
     def denoise(
@@ -105,9 +112,11 @@ class ScoreMachine(Denoiser):
         Raises:
             InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
         """
-        self._check(x)
+        jobs = self._jobs(x, alpha_bar, labels)
+        if len(jobs) == 1:
+            return self.engine.posterior_mean(*jobs[0][1]).to(x.device)
         mean = torch.empty_like(x)
-        for rows, job in self._jobs(x, alpha_bar, labels):
+        for rows, job in jobs:
             mean[rows] = self.engine.posterior_mean(*job).to(x.device)
         return mean
 
@@ -118,29 +127,33 @@ class ScoreMachine(Denoiser):
         alpha_bar: AlphaBar,
         labels: Int[Tensor, " b"] | int | None = None,
     ) -> engines.Certified:
-        """:meth:`denoise` with a proven bound on each pixel's error, at most ``tol``, and the share of pairs computed.
+        """:meth:`denoise` with a proven bound on each pixel's error, at most ``tol``, and the share of pairs summed.
 
         Args and errors are those of :meth:`denoise`.
         """
-        self._check(x)
-        mean, bound = torch.empty_like(x), torch.empty(len(x), *x.shape[2:], dtype=torch.float64)
-        visited = torch.empty(len(x), dtype=torch.float64)
-        for rows, job in self._jobs(x, alpha_bar, labels):
+        jobs = self._jobs(x, alpha_bar, labels)
+        mean, bound = torch.empty_like(x), torch.empty_like(x[:, 0], dtype=torch.float64)
+        visited = torch.empty_like(bound[:, 0, 0])
+        for rows, job in jobs:
             answer = self.engine.certified(*job)
             mean[rows], bound[rows], visited[rows] = (part.to(x.device) for part in answer)
         return engines.Certified(mean, bound, visited)
 
     def _jobs(
         self, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
-    ) -> Iterator[tuple[list[int], _Job]]:
+    ) -> list[tuple[list[int], _Job]]:
         """Samples that share a window and a label: their rows, and what to ask the engine."""
+        self._check(x)
         alpha_bars = per_sample(alpha_bar, len(x))
         classes = _per_sample_labels(labels, len(x))
         jobs: dict[tuple[int | None, int | None], list[int]] = {}
         for i in range(len(x)):
             jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
-        for (window, label), rows in jobs.items():
-            yield rows, (x[rows].to(self.dictionary.device), [alpha_bars[i] for i in rows], window, label)
+        on_device = x.to(self.dictionary.device)
+        return [
+            (rows, (on_device if len(jobs) == 1 else on_device[rows], [alpha_bars[i] for i in rows], *key))
+            for key, rows in jobs.items()
+        ]
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
@@ -151,8 +164,8 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        finite = x.isfinite().flatten(1).all(dim=1)
-        if not bool(finite.all()):
+        if not bool(x.isfinite().all()):
+            finite = x.isfinite().flatten(1).all(dim=1)
             raise InputError(f"x contains NaN or infinity in sample {int((~finite).nonzero()[0])}")
 
 

@@ -9,22 +9,19 @@ It follows ``idealscore.py`` of https://github.com/Kambm/convolutional_diffusion
 - where a pixel has its own position only (LS; the corners of bbELS), the squared difference of noisy and training
   image is unfolded into its P x P shifts, which are summed.
 
-Departures, each of them towards exactness or in its favour:
+``published`` keeps its arrays and its passes over them. It departs only towards exactness: sums are kept for every
+pixel and merged exactly (published: means over each batch), and the wrapped ELS uses all training positions, as the
+equations do (published: only patches inside the image). Batches hold 64 images, as published.
 
-- The running sums are kept for every pixel and merged exactly. (Published: means over each batch, so that a
-  smaller last batch weighs too much.)
-- The wrapped ELS uses all training positions, as the equations do, by wrapping the training images as well.
-  (Published: only patches inside the image.)
-- The norm of the noisy window, which cancels in the softmax, is left out; the patches' norms enter as the bias of
-  the convolution; weighted centres are summed by a matrix product instead of through an array with a number for
-  every pair and channel.
-- Weights below e^-80 of the largest are held there, which no sum can notice: torch's exponential on a CPU may take
-  50 times as long where its result underflows, as most weights do at low noise.
+``convolution`` is the same algorithm with what is superfluous taken out: the norm of the noisy window, which cancels
+in the softmax; the patches' norms enter as the bias of the convolution; weighted centres are summed by a matrix
+product instead of through an array with a number for every pair and channel; weights below e^-80 of the largest are
+held there, because torch's exponential on a CPU may take 50 times as long where its result underflows.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +31,7 @@ from torch import Tensor
 from patchmosaic.bench.problem import Problem, pairs_per_image
 
 _LEAST_LOGIT = -80.0
+_PUBLISHED_BATCH = 64
 
 
 class Sums:
@@ -64,6 +62,29 @@ class Sums:
         return self.weighted / self.total
 
 
+class PublishedSums:
+    """The running softmax as published: of x - sqrt(ab) psi, by way of an array over pairs and channels."""
+
+    def __init__(self) -> None:
+        self.maximum = self.total = self.weighted = torch.zeros(())
+
+    def add(self, logits: Float[Tensor, "m q"], values: Float[Tensor, "m c q"]) -> None:
+        """Add m keys."""
+        maximum = logits.amax(0)
+        if self.maximum.ndim:
+            maximum = torch.maximum(maximum, self.maximum)
+            shrink = torch.exp(self.maximum - maximum)
+            self.total, self.weighted = self.total * shrink, self.weighted * shrink
+        weights = torch.exp(logits - maximum)
+        self.maximum = maximum
+        self.total = self.total + weights.sum(0)
+        self.weighted = self.weighted + (weights[:, None] * values).sum(0)
+
+    def mean(self) -> Float[Tensor, "c q"]:
+        """The mean of the values."""
+        return self.weighted / self.total
+
+
 class Region(NamedTuple):
     """A rectangle of pixels that are treated alike.
 
@@ -84,17 +105,27 @@ class Region(NamedTuple):
 
 
 def published(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:
-    """The posterior mean, ``chunk`` training images at a time."""
+    """The posterior mean as published, in its batches whatever ``chunk`` is."""
+    mean = _answer(problem, _PUBLISHED_BATCH, PublishedSums, _published_step)
+    return (problem.x - mean) / problem.alpha_bar**0.5
+
+
+def convolution(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:
+    """The same by fewer passes over fewer arrays."""
+    return _answer(problem, chunk, Sums, _step)
+
+
+def _answer(problem: Problem, chunk: int, sums_of: Callable[[], Any], step: Callable[..., None]) -> Tensor:
     x, window, radius = problem.x, problem.window, problem.window // 2
     height, width = x.shape[2:]
     circular = problem.machine == "els"
     padded_x = pad(x, radius, circular)
-    parts = [(region, Sums()) for region in regions(problem.machine, height, width, radius)]
+    parts = [(region, sums_of()) for region in regions(problem.machine, height, width, radius)]
     for images in problem.images.split(chunk):
         padded = pad(images, radius, circular)
         for region, sums in parts:
-            step = _by_convolution if region.shared else _by_differences
-            step(sums, region.band(padded_x, radius), region.band(padded, radius), window, problem.alpha_bar)
+            bands = region.band(padded_x, radius), region.band(padded, radius)
+            step(sums, region.shared, *bands, window, problem.alpha_bar)
     mean = torch.empty_like(x)
     for region, sums in parts:
         found = mean[0, :, region.rows, region.columns]
@@ -108,7 +139,7 @@ def numbers_per_image(problem: Problem) -> int:
     if problem.machine == "ls":
         return height * width * problem.window**2
     filters = height * width * channels * problem.window**2
-    return max(filters, pairs_per_image(problem.machine, height, width, problem.window))
+    return max(filters, channels * pairs_per_image(problem.machine, height, width, problem.window))
 
 
 def regions(machine: str, height: int, width: int, radius: int) -> Iterator[Region]:
@@ -140,24 +171,43 @@ def _single(stretches: list[slice]) -> list[slice]:
     return [slice(i, i + 1) for stretch in stretches for i in range(stretch.start, stretch.stop)]
 
 
-def _by_convolution(sums: Sums, x: Tensor, images: Tensor, window: int, alpha_bar: float) -> None:
-    radius, channels = window // 2, x.shape[1]
-    patches = images.unfold(2, window, 1).unfold(3, window, 1).permute(0, 2, 3, 1, 4, 5)
-    filters = patches.reshape(-1, channels, window, window)
+def _published_step(
+    sums: PublishedSums, shared: bool, x: Tensor, images: Tensor, window: int, alpha_bar: float
+) -> None:
+    inner = slice(window // 2, -(window // 2) or None)
+    if not shared:
+        differences = x[:, None] - alpha_bar**0.5 * images[None]
+        shifts = F.unfold((differences**2).sum(2), window).view(len(images), window**2, -1)
+        sums.add(-shifts.sum(1) / (2 * (1 - alpha_bar)), differences[0, :, :, inner, inner].flatten(2))
+        return
+    filters = _filters(images, window)
+    norms, centres = (filters**2).sum((1, 2, 3)), filters[:, :, window // 2, window // 2]
+    x_norms = (F.unfold(x, window) ** 2).sum(1)
+    products = F.conv2d(x, filters)[0].flatten(1)
+    logits = -(x_norms - 2 * alpha_bar**0.5 * products + alpha_bar * norms[:, None]) / (2 * (1 - alpha_bar))
+    sums.add(logits, x[:, :, inner, inner].flatten(2) - alpha_bar**0.5 * centres[:, :, None])
+
+
+def _step(sums: Sums, shared: bool, x: Tensor, images: Tensor, window: int, alpha_bar: float) -> None:
+    radius = window // 2
+    precision = 1 / (1 - alpha_bar)
+    if not shared:
+        squares = (x - alpha_bar**0.5 * images).square().sum(1, keepdim=True)
+        logits = F.unfold(squares, window).sum(1) * (-0.5 * precision)
+        height, width = images.shape[2:]
+        values = images[:, :, radius : height - radius, radius : width - radius].flatten(2)
+        sums.add(logits, lambda weights: (weights[:, None] * values).sum(0))
+        return
+    filters = _filters(images, window)
     norms = filters.square().sum((1, 2, 3))
     centres = filters[:, :, radius, radius].T
-    precision = 1 / (1 - alpha_bar)
     logits = F.conv2d(x * (alpha_bar**0.5 * precision), filters, norms * (-alpha_bar * precision / 2))
     sums.add(logits[0].flatten(1), lambda weights: centres @ weights)
 
 
-def _by_differences(sums: Sums, x: Tensor, images: Tensor, window: int, alpha_bar: float) -> None:
-    radius = window // 2
-    squares = (x - alpha_bar**0.5 * images).square().sum(1, keepdim=True)
-    logits = F.unfold(squares, window).sum(1) * (-0.5 / (1 - alpha_bar))
-    height, width = images.shape[2:]
-    centres = images[:, :, radius : height - radius, radius : width - radius].flatten(2)
-    sums.add(logits, lambda weights: (weights[:, None] * centres).sum(0))
+def _filters(images: Float[Tensor, "n c h w"], window: int) -> Float[Tensor, "m c p p"]:
+    patches = images.unfold(2, window, 1).unfold(3, window, 1).permute(0, 2, 3, 1, 4, 5)
+    return patches.reshape(-1, images.shape[1], window, window)
 
 
 def pad(images: Float[Tensor, "n c h w"], radius: int, circular: bool) -> Float[Tensor, "n c h2 w2"]:

@@ -162,6 +162,7 @@ def _product_numbers(problem: Problem) -> int:
 
 RIVALS: dict[str, Rival] = {
     "published": Rival(published.published, published.numbers_per_image),
+    "convolution": Rival(published.convolution, published.numbers_per_image),
     "unfold-matmul": Rival(unfold_matmul, _product_numbers),
     "fused-attention": Rival(fused_attention, _patch_numbers, chunked=False),
     "keops": Rival(keops, _patch_numbers, chunked=False),

@@ -1,5 +1,9 @@
 """How the sum is carried out: engines differ in time and memory, never in the answer."""
 
+from importlib.util import find_spec
+
+import torch
+
 from patchmosaic.engines.base import Certified, Engine
 from patchmosaic.engines.box import BoxEngine
 from patchmosaic.engines.dense import DenseEngine
@@ -10,13 +14,29 @@ from patchmosaic.errors import InputError
 ENGINES: dict[str, type[Engine]] = {"dense": DenseEngine, "box": BoxEngine}
 
 
-def choose(name: str) -> type[Engine]:
-    """The engine called ``name``; "auto" is "box" where it was compiled, else "dense"."""
+def choose(name: str, device: torch.device | None = None) -> type[Engine]:
+    """The engine called ``name``; "auto" is the fastest that can run on ``device``, the CPU by default.
+
+    That is "triton" on a CUDA device where Triton is installed, "box" on a CPU where it was compiled, else "dense".
+    """
+    if name == "auto" and device is not None and device.type != "cpu":
+        name = "triton" if device.type == "cuda" and find_spec("triton") else "dense"
+    if name == "triton":
+        return _triton_engine()
     if name == "auto":
         return DenseEngine if library() is None else BoxEngine
     if name not in ENGINES:
-        raise InputError(f"engine must be one of auto, {', '.join(ENGINES)}, not {name!r}")
+        raise InputError(f"engine must be one of auto, {', '.join(ENGINES)}, triton, not {name!r}")
     return ENGINES[name]
+
+
+def _triton_engine() -> type[Engine]:
+    """Imported when asked for: Triton takes a second to import."""
+    if find_spec("triton") is None:
+        raise InputError("Triton is not installed: pip install 'patchmosaic[gpu]', or use engine='dense'")
+    from patchmosaic.engines.gpu import TritonEngine
+
+    return TritonEngine
 
 
 __all__ = ["ENGINES", "BoxEngine", "Certified", "DenseEngine", "Engine", "ScreenedEngine", "choose"]

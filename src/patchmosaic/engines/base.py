@@ -64,3 +64,7 @@ class Engine(ABC):
         mean = self.posterior_mean(x, alpha_bars, window, label)
         zeros = torch.zeros(len(x), *x.shape[2:], dtype=torch.float64, device=x.device)
         return Certified(mean, zeros, zeros.new_ones(len(x)))
+
+    @abstractmethod
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """Which engine does the work for such a window and dtype, and why: one line."""

@@ -45,8 +45,10 @@ INLINE Doubles high(Floats a) {
 INLINE Floats to_floats(Floats a) { return a; }
 INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE double sum(Floats a) {
-    const Doubles b = low(a) + high(a);
-    return ((b[0] + b[4]) + (b[1] + b[5])) + ((b[2] + b[6]) + (b[3] + b[7]));
+    Doubles b = low(a) + high(a);
+    b += __builtin_shufflevector(b, b, 4, 5, 6, 7, 0, 1, 2, 3);
+    b += __builtin_shufflevector(b, b, 2, 3, 0, 1, 6, 7, 4, 5);
+    return b[0] + b[1];
 }
 #if defined(__AVX512F__)
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -142,10 +144,9 @@ struct Query {
 
 struct Scratch {
     const void *keys;  // codes
-    Floats *ring;    // rows of squared differences, or of their sums
-    Floats *prefix, *column, *suffix;  // rows
-    Floats *sums;    // (pixels, 1 + channels)
-    float *penalty;  // by column of the key: 0, or FAR where it may not stand in
+    Floats *ring;      // rows of squared differences, or of their sums
+    Floats *planes;    // all squared differences at a shift, where several windows share them
+    Floats *prefix, *column, *suffix, *zeros;  // rows
 };
 
 // The sums for one query: a reference near the smallest box so far, times the precision, and the sums of weights
@@ -162,9 +163,18 @@ struct Pass {
     const Problem &P;
     const Query &Q;
     const Scratch &S;
-    float *reference;
-    const int images;  // in these groups; lanes beyond are empty
+    float *reference;      // by pixel
+    Floats *sums;          // (pixels, 1 + channels)
+    const float *penalty;  // by column of the key, for those not allowed
+    const int images;      // in these groups; lanes beyond are empty
     const int r;
+    Floats empty[G] = {};  // 0, or FAR in empty lanes
+
+    Pass(const Problem &P, const Query &Q, const Scratch &S, float *reference, Floats *sums, const float *penalty,
+         int images, int r)
+        : P(P), Q(Q), S(S), reference(reference), sums(sums), penalty(penalty), images(images), r(r) {
+        for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
+    }
 
     INLINE_MEMBER int channels() const { return C ? C : P.channels; }
 
@@ -201,16 +211,16 @@ struct Pass {
         }
     }
 
-    // Every box of query rows x columns at the shifts (dy, dx), (dy, dx + 1), ..., `count` of them; keys stand in
-    // only in the columns `allowed`.
-    void run(int dy, int dx, int count, Range rows, Range columns, Range allowed) const {
+    // Every box of query rows x columns at the shifts (dy, dx), (dy, dx + 1), ..., `count` of them; `inside` if keys
+    // whose windows cross the left or right border may not stand in.
+    void run(int dy, int dx, int count, Range rows, Range columns, bool inside) const {
         const int w = P.width, left = columns.from - r, length = columns.size() + 2 * r;
         const int from = P.wraps ? left : std::max(left, 0);
         const int to = P.wraps ? std::min(left + length, left + w) : std::min(left + length, w);
         auto across_row = [&](int y, Floats *sums) {
             for (int at = 0; at < (from - left) * V; at++) sums[at] = Floats{};
             for (int at = (to - left) * V; at < length * V; at++) sums[at] = P.wraps ? sums[at - w * V] : Floats{};
-            across(y, wrapped(y + dy, P.height), dx, count, columns, allowed, sums);
+            across(y, wrapped(y + dy, P.height), dx, count, columns, inside, sums);
         };
         if (R) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
         else add_columns(dy, dx, rows, {from, to}, from - left, across_row);
@@ -310,7 +320,7 @@ struct Pass {
     }
 
     // The boxes of one row from the sums of its columns.
-    INLINE_MEMBER void across(int y, int key_row, int dx, int count, Range columns, Range allowed,
+    INLINE_MEMBER void across(int y, int key_row, int dx, int count, Range columns, bool inside,
                               const Floats *column) const {
         const int w = P.width, span = 2 * r + 1;
         if (R == 0)
@@ -342,24 +352,14 @@ struct Pass {
                     }
                 }
                 part = part + 1 == span ? 0 : part + 1;
-                if (T > 1 && (k_at < allowed.from || k_at + T > allowed.to))
-                    for (int v = 0; v < V; v++) box[v] += S.penalty[k_at + v];
-                if (__builtin_expect(count < T || images < WIDTH * G, 0)) {
-                    Floats copy[V];
-                    for (int v = 0; v < V; v++) copy[v] = box[v];
-                    exclude(copy, count);
-                    for (int v = 0; v < V; v++) box[v] = copy[v];
-                }
+                if (T > 1 && inside && (k_at < r || k_at + T > w - r))
+                    for (int v = 0; v < V; v++) box[v] += penalty[k_at + v];
+                if (images < WIDTH * G)
+                    for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
+                if (count < T)
+                    for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
                 weigh(y, x, key_row, k_at, k, box);
             }
-        }
-    }
-
-    // Put out of reach the boxes of shifts beyond `count`, and of empty lanes.
-    __attribute__((noinline)) void exclude(Floats *box, int count) const {
-        for (int v = 0; v < V; v++) {
-            if (T > 1 && v >= count) box[v] = splat(FAR);
-            for (int l = std::max(0, images - (G > 1 ? v * WIDTH : 0)); l < WIDTH; l++) box[v][l] = FAR;
         }
     }
 
@@ -373,7 +373,7 @@ struct Pass {
             top = v == 0 ? e[0] : max(top, e[v]);
         }
         if (!any_above(top, least_exponent(pixel))) return;
-        Floats *sums = S.sums + pixel * (1 + channels());
+        Floats *sums = this->sums + pixel * (1 + channels());
         if (__builtin_expect(reference[pixel] > Q.trust || any_above(top, HEADROOM), 0)) {
             Floats copy[V];  // only here need they be in memory
             for (int v = 0; v < V; v++) copy[v] = box[v];
@@ -405,11 +405,12 @@ struct Pass {
         }
     }
 
-    static __attribute__((noinline)) float smallest(const Floats *box) {
-        float least = FAR;
-        for (int v = 0; v < V; v++)
-            for (int l = 0; l < WIDTH; l++) least = std::min(least, box[v][l]);
-        return least;
+    static float smallest(const Floats *box) {
+        Floats least = box[0];
+        for (int v = 1; v < V; v++) least = -max(-least, -box[v]);
+        float smallest = least[0];
+        for (int l = 1; l < WIDTH; l++) smallest = std::min(smallest, least[l]);
+        return smallest;
     }
 
     __attribute__((noinline)) void move(float to, int64_t pixel, Floats *sums) const {
@@ -473,62 +474,135 @@ struct Pass {
     }
 };
 
+// Call visit(dx, count, inside) for every T column shifts dx, dx + 1, ..., or fewer, at which keys may stand in;
+// `inside` if only those whose windows do not cross the left or right border. The radius is that of the smallest window.
+template <int T, class Visit>
+void visit_shifts(const Problem &P, int r, Visit visit) {
+    const int w = P.width, reach = w - 2 * r - 1;
+    auto visit_all = [&](int from, int to, bool inside) {
+        for (int dx = from; dx < to; dx += T) visit(dx, std::min(T, to - dx), inside);
+    };
+    if (P.symmetry == SAME_BORDER) visit_all(-reach, 0, true);
+    if (P.symmetry == SAME_BORDER || P.symmetry == OWN_POSITION) visit_all(0, 1, false);
+    if (P.symmetry == SAME_BORDER) visit_all(1, reach + 1, true);
+    if (P.symmetry == EVERYWHERE) visit_all(0, w, false);
+    if (P.symmetry == INSIDE) visit_all(0, w, true);
+}
+
+// The columns of query pixels in which some of these shifts are of use.
+Range columns_of(const Problem &P, int r, int dx, int count) {
+    const int symmetry = P.symmetry == INSIDE ? EVERYWHERE : P.symmetry;  // its keys wrap, and then are not allowed
+    const Range first = partners(symmetry, P.width, r, dx), last = partners(symmetry, P.width, r, dx + count - 1);
+    return {std::min(first.from, last.from), std::max(first.to, last.to)};
+}
+
+// One window for one query.
+struct Window {
+    int radius;
+    float *reference;
+    Floats *sums;
+    float *inside;  // the penalty for columns of keys whose window crosses the border, otherwise 0
+};
+
 // Add one block (or SIDE of them) to the sums of one query, for the row shifts in [dy_from, dy_to).
 template <class Key, int C, int T, int G, int R>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r, int dy_from,
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
-    const Pass<Key, C, T, G, R> pass{P, Q, S, reference, images, r};
-    const int w = P.width, reach = w - 2 * r - 1;
-    const int across = P.symmetry == INSIDE ? EVERYWHERE : P.symmetry;  // but only to the columns inside
+    const int r = window.radius;
+    const Pass<Key, C, T, G, R> pass(P, Q, S, window.reference, window.sums, window.inside, images, r);
     for (int dy = dy_from; dy < dy_to; dy++) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
-        auto shifts = [&](int from, int to, Range allowed) {
-            for (int x = -SIDE; x < w + SIDE; x++) {
-                const int column = P.wraps ? wrapped(x, w) : x;
-                S.penalty[x] = column >= allowed.from && column < allowed.to ? 0.f : FAR;
-            }
-            for (int dx = from; dx < to; dx += T) {
-                const int count = std::min(T, to - dx);
-                const Range first = partners(across, w, r, dx), last = partners(across, w, r, dx + count - 1);
-                const Range columns{std::min(first.from, last.from), std::max(first.to, last.to)};
-                const int parts = R == 1 ? (columns.size() + NARROW - 1) / NARROW : 1;  // their rows stay in the L1 cache
-                for (int i = 0; i < parts && !columns.empty(); i++)
-                    pass.run(dy, dx, count, rows,
-                             {columns.from + columns.size() * i / parts, columns.from + columns.size() * (i + 1) / parts},
-                             allowed);
-            }
-        };
-        if (P.symmetry == SAME_BORDER) shifts(-reach, 0, {r, w - r});
-        if (P.symmetry == SAME_BORDER || P.symmetry == OWN_POSITION) shifts(0, 1, {0, w});
-        if (P.symmetry == SAME_BORDER) shifts(1, reach + 1, {r, w - r});
-        if (P.symmetry == EVERYWHERE) shifts(0, w, {0, w});
-        if (P.symmetry == INSIDE) shifts(0, w, {r, w - r});
+        visit_shifts<T>(P, r, [&](int dx, int count, bool inside) {
+            const Range columns = columns_of(P, r, dx, count);
+            const int parts = R == 1 ? (columns.size() + NARROW - 1) / NARROW : 1;  // their rows stay in the L1 cache
+            for (int i = 0; i < parts && !columns.empty(); i++)
+                pass.run(dy, dx, count, rows,
+                         {columns.from + columns.size() * i / parts, columns.from + columns.size() * (i + 1) / parts},
+                         inside);
+        });
     }
 }
 
 template <class Key, int C, int T, int G>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, float *reference, int images, int r, int dy_from,
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
-    if (r == 1) add_block<Key, C, T, G, 1>(P, Q, S, reference, images, r, dy_from, dy_to);
-    else if (r == 2) add_block<Key, C, T, G, 2>(P, Q, S, reference, images, r, dy_from, dy_to);
-    else add_block<Key, C, T, G, 0>(P, Q, S, reference, images, r, dy_from, dy_to);
+    if (window.radius == 1) add_block<Key, C, T, G, 1>(P, Q, S, window, images, dy_from, dy_to);
+    else if (window.radius == 2) add_block<Key, C, T, G, 2>(P, Q, S, window, images, dy_from, dy_to);
+    else add_block<Key, C, T, G, 0>(P, Q, S, window, images, dy_from, dy_to);
+}
+
+// The same for several windows, ascending: the squared differences at a shift are shared, and sums down the columns
+// grow from window to window.
+template <int C>
+void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const Window *windows, int count_windows,
+                      int images, int dy_from, int dy_to) {
+    constexpr int V = SIDE;
+    const int h = P.height, w = P.width, margin = windows[count_windows - 1].radius;
+    const int64_t stride = row_size(P);
+    const Pass<Floats, C, SIDE, 1, 0> differ(P, Q, S, nullptr, nullptr, nullptr, images, 0);
+    for (int dy = dy_from; dy < dy_to; dy++)
+        visit_shifts<SIDE>(P, windows[0].radius, [&](int dx, int count, bool inside) {
+            const Range rows = P.wraps ? Range{0, h} : Range{std::max(0, -dy), std::min(h, h - dy)};
+            const Range columns = P.wraps ? Range{0, w} : Range{std::max(0, -dx - SIDE + 1), std::min(w, w - dx)};
+            auto squares = [&](int y) { return S.planes + y * stride; };
+            auto sums = [&](int y) { return S.ring + y * stride + margin * V; };  // with room for wrapped columns
+            for (int y = rows.from; y < rows.to; y++) {
+                Floats *plane = squares(y) + columns.from * V, *sum = sums(y) + columns.from * V;
+                differ.differences(y, wrapped(y + dy, h), dx, columns.from, columns.to,
+                                   [&](int x, int v, Floats square) { plane[x * V + v] = sum[x * V + v] = square; });
+            }
+            for (int i = 0, grown = 0; i < count_windows; i++) {
+                const int r = windows[i].radius;
+                const Range query_rows = partners(P.symmetry, h, r, dy), query_columns = columns_of(P, r, dx, count);
+                if (query_rows.empty() || query_columns.empty()) return;
+                for (int y = query_rows.from; y < query_rows.to; y++) {
+                    Floats *sum = sums(y);
+                    for (int k = grown + 1; k <= r; k++) {
+                        const int above = P.wraps ? wrapped(y - k, h) : y - k, below = P.wraps ? wrapped(y + k, h) : y + k;
+                        const Floats *a = above >= rows.from ? squares(above) : S.zeros;
+                        const Floats *b = below < rows.to ? squares(below) : S.zeros;
+                        for (int at = columns.from * V; at < columns.to * V; at++) sum[at] += a[at] + b[at];
+                    }
+                    for (int at = -r * V; at < columns.from * V; at++) sum[at] = P.wraps ? sum[at + w * V] : Floats{};
+                    for (int at = columns.to * V; at < (w + r) * V; at++) sum[at] = P.wraps ? sum[at - w * V] : Floats{};
+                    auto across = [&](auto pass) {
+                        pass.across(y, wrapped(y + dy, h), dx, count, query_columns, inside,
+                                    sum + (query_columns.from - r) * V);
+                    };
+                    const Window &window = windows[i];
+                    if (r == 1)
+                        across(Pass<Floats, C, V, 1, 1>(P, Q, S, window.reference, window.sums, window.inside, images, r));
+                    else if (r == 2)
+                        across(Pass<Floats, C, V, 1, 2>(P, Q, S, window.reference, window.sums, window.inside, images, r));
+                    else
+                        across(Pass<Floats, C, V, 1, 0>(P, Q, S, window.reference, window.sums, window.inside, images, r));
+                }
+                grown = r;
+            }
+        });
 }
 
 template <int C>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, float *reference, int images, int r,
-               int dy_from, int dy_to) {
-    if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, reference, images, r, dy_from, dy_to);
-    else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, reference, images, r, dy_from, dy_to);
-    else add_block<Floats, C, 1, SIDE>(P, Q, S, reference, images, r, dy_from, dy_to);
+void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Window *windows, int count,
+               int images, int dy_from, int dy_to) {
+    if (P.symmetry != OWN_POSITION && count > 1) {
+        add_block_to_all<C>(P, Q, S, windows, count, images, dy_from, dy_to);
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, windows[i], images, dy_from, dy_to);
+        else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, windows[i], images, dy_from, dy_to);
+        else add_block<Floats, C, 1, SIDE>(P, Q, S, windows[i], images, dy_from, dy_to);
 }
 
 // Move the float32 sums into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Scratch &S, const float *before, const State &state) {
+void settle(const Problem &P, const Floats *float_sums, const float *before, const State &state) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double now = state.reference[p], kept = before[p] == now ? 1 : std::exp2(std::max(now - before[p], -1e3));
-        const Floats *sums = S.sums + p * (1 + c);
+        const double fall = (double)state.reference[p] - before[p];
+        const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
+        const Floats *sums = float_sums + p * (1 + c);
         state.total[p] = state.total[p] * kept + sum(sums[0]);
         for (int j = 0; j < c; j++) {
             double &weighted = state.weighted[p * c + j];
@@ -554,40 +628,55 @@ extern "C" {
 int box_lanes() { return WIDTH; }
 int box_side() { return SIDE; }
 
-// Bytes of scratch memory for box_sums, which must be aligned to 64.
-int64_t box_scratch(int symmetry, int height, int width, int channels, int radius) {
-    const Problem P{symmetry, 0, height, width, channels};
-    const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + (std::max(2 * radius + 1, height) + 3) * row_size(P) +
-                            P.pixels() * (1 + channels);
-    return 4 * (WIDTH * vectors + P.pixels() + width + 2 * SIDE);
+// Bytes of scratch memory for box_sums, which must be aligned to 64. The radius is that of the largest window.
+int64_t box_scratch(int height, int width, int channels, int windows, int radius) {
+    const Problem P{0, 0, height, width, channels};
+    const int64_t rows = std::max(2 * radius + 1, height) + 4 + (windows > 1 ? height : 0);
+    const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
+                            windows * P.pixels() * (1 + channels);
+    return 4 * (WIDTH * vectors + windows * (P.pixels() + width + 2 * SIDE));
 }
 
 // Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
 // `row_shifts` items to a block, the first with dy = first_shift. Where symmetry allows no shifts, an item is SIDE
 // blocks.
 //
-// codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats. pixels, moved: (batch, height, width, channels).
-// signal, precision, trust: (batch,). reference: (batch, pixels), starting at 1e29; total: the same, starting at
-// 0; weighted: (..., channels), in units of codes.
-void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes, const float *levels,
-              double offset, double slope, int64_t images, int batch, const float *pixels, const float *moved,
-              const double *signal, const double *precision, const float *trust, float skip, int first_shift,
-              int row_shifts, int64_t item_from, int64_t item_to, char *scratch, float *reference, double *total,
-              double *weighted) {
+// radii: ascending. codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats.
+// pixels, moved: (batch, height, width, channels). signal, precision, trust: (batch,).
+// reference: (batch, windows, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in
+// units of codes.
+void box_sums(int symmetry, int wraps, int height, int width, int channels, int count, const int32_t *radii,
+              const void *codes, const float *levels, double offset, double slope, int64_t images, int batch,
+              const float *pixels, const float *moved, const double *signal, const double *precision,
+              const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
+              char *scratch, float *reference, double *total, double *weighted) {
     const Problem P{symmetry, wraps, height, width, channels};
-    const int groups = symmetry == OWN_POSITION ? SIDE : 1;
-    const int64_t size = P.pixels(), numbers = size * channels, at_once = symmetry == OWN_POSITION ? UNSHIFTED_AT_ONCE : 1;
+    const bool shifts = symmetry != OWN_POSITION;
+    const int groups = shifts ? 1 : SIDE, at_once = shifts ? 1 : UNSHIFTED_AT_ONCE;
+    const int64_t size = P.pixels(), numbers = size * channels;
     Scratch S;
     Floats *keys = (Floats *)scratch + SIDE * channels;
     S.keys = keys;
     S.ring = keys + ((int64_t)height * P.stride() + SIDE) * channels;
-    S.prefix = S.ring + std::max(2 * radius + 1, height) * row_size(P);
+    S.prefix = S.ring + std::max(2 * radii[count - 1] + 1, height) * row_size(P);
     S.column = S.prefix + row_size(P);
     S.suffix = S.column + row_size(P);
-    S.sums = S.suffix + row_size(P);
-    S.penalty = (float *)(S.sums + size * (1 + channels)) + SIDE;
-    float *before = S.penalty + width + SIDE;
-    memset(scratch, 0, (char *)S.ring - scratch);
+    S.zeros = S.suffix + row_size(P);
+    S.planes = S.zeros + row_size(P);
+    Floats *sums = S.planes + (count > 1 ? height * row_size(P) : 0);
+    float *before = (float *)(sums + count * size * (1 + channels)), *penalty = before + count * size;
+    if (shifts) {
+        memset(scratch, 0, (char *)S.ring - scratch);
+        memset(S.zeros, 0, sizeof(Floats) * row_size(P));
+    }
+    Window windows[count];
+    for (int i = 0; i < count; i++) {
+        windows[i] = {radii[i], nullptr, sums + i * size * (1 + channels), penalty + i * (width + 2 * SIDE) + SIDE};
+        for (int x = -SIDE; x < width + SIDE; x++) {
+            const int column = wraps ? wrapped(x, width) : x;
+            windows[i].inside[x] = column >= radii[i] && column < width - radii[i] ? 0.f : FAR;
+        }
+    }
 #if defined(__AVX512DQ__)
     const unsigned status = _mm_getcsr();
     _mm_setcsr(status | 0x8040);  // weights below 2^-126 are zero: computing with such numbers is slow
@@ -595,25 +684,28 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
         for (int b = 0; b < batch; b++) {
-            const State state{reference + b * size, total + b * size, weighted + b * numbers};
             const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], offset, slope, levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
-            memcpy(before, state.reference, sizeof(float) * size);
-            memset(S.sums, 0, sizeof(Floats) * size * (1 + channels));
+            for (int i = 0; i < count; i++) windows[i].reference = reference + (b * count + i) * size;
+            memcpy(before, windows[0].reference, sizeof(float) * count * size);
+            memset(sums, 0, sizeof(Floats) * count * size * (1 + channels));
             for (int64_t item = from, end; item < to; item = end) {
                 const int64_t block = item / row_shifts, first = block * groups * WIDTH;
                 end = std::min(to, (block + 1) * row_shifts);
                 const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
                 const int held = (int)std::min<int64_t>(images - first, groups * WIDTH);
                 const char *stored = (const char *)codes + first * numbers * (levels ? 1 : 4);
-                if (symmetry == OWN_POSITION) S.keys = stored;
+                if (!shifts) S.keys = stored;
                 else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);
                 else if (b == 0) decode(P, (const Floats *)stored, keys);
-                if (channels == 1) add_block<1>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
-                else if (channels == 3) add_block<3>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
-                else add_block<0>(P, Q, S, levels, state.reference, held, radius, dy_from, dy_to);
+                if (channels == 1) add_block<1>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
+                else if (channels == 3) add_block<3>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
+                else add_block<0>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
             }
-            settle(P, S, before, state);
+            for (int i = 0; i < count; i++) {
+                const int64_t at = (b * count + i) * size;
+                settle(P, windows[i].sums, before + i * size, {reference + at, total + at, weighted + at * channels});
+            }
         }
     }
 #if defined(__AVX512DQ__)

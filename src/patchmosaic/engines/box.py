@@ -6,6 +6,7 @@ left out only where their weights together stay below 1e-7 of the pixel's.
 """
 
 import ctypes
+import itertools
 import math
 import os
 import sys
@@ -15,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
@@ -51,41 +53,53 @@ class BoxEngine(Engine):
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
     ) -> Float[Tensor, "b c h w"]:
         """See :meth:`Engine.posterior_mean`."""
-        if window is None or x.dtype != torch.float32 or x.device.type != "cpu":
+        if window is None or self._why_dense(window, x.dtype):
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        mean = finalize(self.sums(x, alpha_bars, window, label))
-        return mean.transpose(1, 2).reshape(x.shape).float()
+        mean = finalize(self.sums(x, alpha_bars, [window], label))
+        return mean[:, 0].transpose(1, 2).reshape(x.shape).float()
+
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        if reason := self._why_dense(window, dtype):
+            return f"{self._dense.explain(window, dtype)}, because {reason}"
+        capability = torch.backends.cpu.get_cpu_capability()
+        return f"box: compiled box sums, {capability}, {torch.get_num_threads()} threads: local, float32, on a CPU"
+
+    def _why_dense(self, window: int | None, dtype: torch.dtype) -> str:
+        if window is None:
+            return "one weight for a whole image is no box sum"
+        if dtype != torch.float32:
+            return "box sums are made for float32"
+        return "" if self.dictionary.device.type == "cpu" else "box sums run on a CPU"
 
     def sums(
-        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int, label: int | None
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
     ) -> SoftmaxMean:
-        """The sums over all keys, of shape (batch, height * width).
+        """The sums over all keys for several windows from one pass, of shape (batch, windows, height * width).
 
         Args:
             x: noisy images, float32.
             alpha_bars: one noise level per image.
-            window: an odd size.
+            windows: odd sizes, ascending.
             label: the class whose training images to use; None for all.
         """
         batch, channels, height, width = x.shape
         native = _library()
         layout = self._layouts.of(label)
-        radius = self._radius(window, height, width)
-        symmetry, first, shifts = self._row_shifts(radius, height)
+        radii = np.array([self._radius(window, height, width) for window in windows], np.int32)
+        symmetry, first, shifts = self._row_shifts(int(radii[0]), height)
         items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
         workers = max(1, min(torch.get_num_threads(), items))
-        shape = (workers, batch, height * width)
-        reference = torch.full(shape, 1e29)
-        total = torch.zeros(shape, dtype=torch.float64)
-        weighted = torch.zeros(*shape, channels, dtype=torch.float64)
-        noise = 1 - torch.tensor(alpha_bars, dtype=torch.float64)
-        precision = 0.5 / math.log(2) / noise
-        signal = (1 - noise).sqrt()
-        pixels = x.permute(0, 2, 3, 1).contiguous()
-        moved = (pixels - signal.view(-1, 1, 1, 1) * layout.offset).float()
-        trust = _trusted(precision).float()
+        reference = np.full((workers, batch, len(windows), height * width), 1e29, np.float32)
+        total = np.zeros(reference.shape)
+        weighted = np.zeros((*reference.shape, channels))
+        levels = np.array(alpha_bars)
+        precision, signal = 0.5 / math.log(2) / (1 - levels), np.sqrt(levels)
+        pixels = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
+        moved = (pixels - signal.reshape(-1, 1, 1, 1) * layout.offset).astype(np.float32)
+        trust = _trusted(precision).astype(np.float32)
         skip = math.log2(_LEFT_OUT / (layout.images * height * width)) - 1
-        scratch_size = native.box_scratch(symmetry, height, width, channels, radius)
+        scratch_size = native.box_scratch(height, width, channels, len(windows), int(radii[-1]))
         stopped = threading.Event()
 
         def work(worker: int) -> None:
@@ -97,26 +111,32 @@ class BoxEngine(Engine):
                 native.box_sums(
                     symmetry,
                     self.rules.padding == "circular",
-                    *(height, width, channels, radius),
+                    *(height, width, channels, len(windows)),
+                    radii.ctypes.data,
                     layout.codes.data_ptr(),
                     None if layout.levels is None else layout.levels.data_ptr(),
                     *(layout.offset, layout.slope),
                     layout.images,
                     batch,
-                    *(numbers.data_ptr() for numbers in (pixels, moved, signal, precision, trust)),
+                    *(numbers.ctypes.data for numbers in (pixels, moved, signal, precision, trust)),
                     skip,
                     *(first, shifts),
                     *(item, min(end, item + max(shifts, _ITEMS_AT_ONCE))),
                     scratch,
-                    *(sums[worker].data_ptr() for sums in (reference, total, weighted)),
+                    *(sums[worker].ctypes.data for sums in (reference, total, weighted)),
                 )
 
         try:
-            list(_pool(torch.get_num_threads()).map(work, range(workers)))
+            others = [_pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, workers)]
+            work(0)
+            for other in others:
+                other.result()
         finally:
             stopped.set()
-        weighted = layout.offset * total.unsqueeze(-1) + layout.slope * weighted
-        return reduce(merge, map(SoftmaxMean, -math.log(2) * reference.double(), total, weighted))
+        maximum = -math.log(2) * reference.astype(np.float64)
+        weighted = layout.offset * total[..., None] + layout.slope * weighted
+        parts = zip(*map(torch.from_numpy, (maximum, total, weighted)), strict=True)
+        return reduce(merge, itertools.starmap(SoftmaxMean, parts))
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -170,48 +190,55 @@ class _Layouts:
         return sum(layout.codes.nbytes for layout in self.kept.values())
 
     def _make(self, members: Int[Tensor, " m"]) -> _Layout:
-        even = _even_codes(self.dictionary.levels)
         native = _library()
         lanes, side = native.box_lanes(), native.box_side()
+        encoding = _encoding(self.dictionary.levels)
         images = len(members) * len(self.dictionary.group)
         blocks = -(-images // lanes)
         channels, height, width = self.dictionary.shape
-        dtype = torch.float32 if even is None else torch.uint8
+        dtype = torch.float32 if encoding.levels is None else torch.uint8
         codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
         filled = 0
         for part in members.split(lanes):
             for stored in self.dictionary.stored(part):
-                if self.dictionary.levels is not None:
-                    stored = (self.dictionary.levels if even is None else even)[stored.int()]
-                for image in stored.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+                coded = stored if encoding.codes is None else encoding.codes[stored.int()]
+                for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
                     block, lane = divmod(filled, lanes)
                     codes[block, ..., lane : lane + 1] = image
                     filled += 1
-        if even is None:
-            return _Layout(codes, None, 0.0, 1.0, images, blocks)
-        offset, slope = _line(self.dictionary.levels, even)
-        levels = (offset + slope * torch.arange(256, dtype=torch.float64)).float()
-        levels[even.long()] = self.dictionary.levels.float()
-        return _Layout(codes, levels, offset, slope, images, blocks)
+        return _Layout(codes, encoding.levels, encoding.offset, encoding.slope, images, blocks)
 
 
-def _line(levels: Float[Tensor, " n"], codes: UInt8[Tensor, " n"]) -> tuple[float, float]:
-    """Offset and slope of the line through the first and the last level."""
-    first, last = float(levels[0]), float(levels[-1])
-    return first, (last - first) / max(1, int(codes[-1]))
+class _Encoding(NamedTuple):
+    """How the kernel stores what the dictionary stores.
+
+    Attributes:
+        codes: by stored index; None where the stored numbers are kept.
+        levels: the value of each of 256 codes, offset + slope * code but for rounding; None where codes are values.
+        offset: see ``levels``.
+        slope: see ``levels``.
+    """
+
+    codes: Tensor | None
+    levels: Tensor | None
+    offset: float
+    slope: float
 
 
-def _even_codes(levels: Float[Tensor, " n"] | None) -> UInt8[Tensor, " n"] | None:
-    """A byte for each level such that levels lie on a line, to float32 rounding; None where there are none such."""
+def _encoding(levels: Float[Tensor, " n"] | None) -> _Encoding:
+    """Bytes where the dictionary's levels lie on a line of at most 256 steps, to float32 rounding; else floats."""
     if levels is None:
-        return None
+        return _Encoding(None, None, 0.0, 1.0)
     exact = levels.double()
-    steps = exact.diff().min() if len(levels) > 1 else 1.0
-    codes = ((exact - exact[0]) / steps).round()
-    if codes[-1] > 255:
-        return None
-    offset, slope = _line(levels, codes)
-    return codes.to(torch.uint8) if (offset + slope * codes - exact).abs().max() <= 2.0**-24 else None
+    offset, span = float(exact[0]), float(exact[-1] - exact[0])
+    steps = round(span / float(exact.diff().min())) if len(levels) > 1 else 1
+    slope = span / steps or 1.0
+    codes = ((exact - offset) / slope).round()
+    if steps > 255 or (offset + slope * codes - exact).abs().max() > 2.0**-24:
+        return _Encoding(levels.float(), None, 0.0, 1.0)
+    table = (offset + slope * torch.arange(256, dtype=torch.float64)).float()
+    table[codes.long()] = levels.float()
+    return _Encoding(codes.to(torch.uint8), table, offset, slope)
 
 
 @lru_cache(maxsize=1)
@@ -249,11 +276,11 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-def _trusted(precision: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def _trusted(precision: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
     """The largest box, in bits (times the precision), that float32 measures well enough.
 
     Terms and sums err by about 2.5 u of a box of b bits; the rounding of pixels by u moves it by about
     2 u sqrt(precision b).
     """
     limit = _MAX_ERROR / _FLOAT32
-    return (((precision + 2.5 * limit).sqrt() - precision.sqrt()) / 2.5).square()
+    return ((np.sqrt(precision + 2.5 * limit) - np.sqrt(precision)) / 2.5) ** 2

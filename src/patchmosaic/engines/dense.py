@@ -45,7 +45,7 @@ class DenseEngine(Engine):
         if window is None:
             frame, blocks = self._whole(height, width)
         else:
-            frame = _local_frame(height, width, window, self.rules.padding)
+            frame = local_frame(height, width, window, self.rules.padding)
             blocks = position_blocks(height, width, window, self.rules)
         key_size = channels * frame.height * frame.width
         limit = max(1, min(self.memory_budget // _BYTES_PER_NUMBER, _CACHE_NUMBERS))
@@ -63,6 +63,11 @@ class DenseEngine(Engine):
         for tile in tiles:
             mean[:, :, tile.block.queries] = tile.means().permute(0, 3, 1, 2)
         return mean.view(x.shape)
+
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        what = "whole images" if window is None else f"patches of {window} x {window}"
+        return f"dense: plain torch on {self.dictionary.device}, {what} side by side, logits in float64"
 
     def _whole(self, height: int, width: int) -> tuple[Frame, tuple[Block, ...]]:
         """One query, the image; its keys are all translates where the image wraps around, else only itself."""
@@ -108,7 +113,7 @@ def _scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q
     return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
 
 
-def _local_frame(height: int, width: int, window: int, padding: str) -> Frame:
+def local_frame(height: int, width: int, window: int, padding: str) -> Frame:
     """A window around a pixel; where zeros lie outside, what reaches past every border adds nothing."""
     rows = columns = window // 2
     if padding == "zeros":

@@ -54,7 +54,9 @@ class ScreenedEngine(Engine):
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
     ) -> Certified:
         """See :meth:`Engine.certified`."""
-        search = None if window is None or not self._covers(x) else self._search(window, label)
+        search = None
+        if window is not None and self._covers(window, x.dtype):
+            search = self._search(window, label)
         if search is None:
             return self.exact.certified(x, alpha_bars, window, label)
         found = [
@@ -69,13 +71,18 @@ class ScreenedEngine(Engine):
                 found[i] = Certified(*answer)
         return Certified(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
-    def _covers(self, x: Tensor) -> bool:
-        return (
-            self.rules.translation
-            and x.dtype == torch.float32
-            and x.device.type == self.dictionary.device.type == "cpu"
-            and native.library() is not None
-        )
+    def explain(self, window: int | None, dtype: torch.dtype) -> str:
+        """See :meth:`Engine.explain`."""
+        exact = self.exact.explain(window, dtype)
+        if not self._covers(window, dtype):
+            return f"{exact} (tol={self.tol:g} is of use to local machines with shifts on a CPU in float32)"
+        return f"screened to tol={self.tol:g} where that pays, else {exact}"
+
+    def _covers(self, window: int | None, dtype: torch.dtype) -> bool:
+        """Whether there is a search for such images; whether it pays is found out later."""
+        local = window is not None and self.rules.translation
+        on_cpu = self.dictionary.device.type == "cpu" and native.library() is not None
+        return local and on_cpu and dtype == torch.float32
 
     def _search(self, window: int, label: int | None) -> "_Search | None":
         """The search for a window and a label, made where it could pay."""
