@@ -48,7 +48,8 @@ class ScoreMachine(Denoiser):
         engine: how the sum is carried out: "auto", or a name from ``patchmosaic.engines``.
         memory_budget: bytes of working memory beside the images, at least 1 MiB.
         tol: the largest error allowed in a pixel of D, in [0, 2): above 0, patches proven not to matter may be
-            left out, from an index of up to 12 bytes per patch (docs/engines.md). 0 leaves out nothing.
+            left out, from an index of 4 bytes per patch and 1/8 byte for each of its numbers (docs/engines.md).
+            0 leaves out nothing.
 
     Raises:
         InputError: for any argument that cannot be used; the message says what to do.

@@ -21,7 +21,7 @@ from patchmosaic.engines.base import Certified, Engine
 from patchmosaic.engines.tree import FLOAT32, REACH, Layout, Patches, Tree, classes, compiled, in_parallel
 from patchmosaic.symmetry import position_blocks
 
-_WORTH = 0.25  # share of pairs above which the exact engine is as fast
+_WORTH = 0.15  # share of pairs above which the exact engine is as fast
 _LARGEST = 150  # numbers in a patch: boxes around larger ones are all near each other
 _KEPT = 1 << 29  # bytes of trees kept when another is wanted
 _TRIED = 1 << 20  # patches on which it is tried first whether screening pays
@@ -230,7 +230,8 @@ class _Search:
         asked = torch.arange(0, len(self.main.queries), max(1, len(self.main.queries) // _ASKED))
         some = Patches(tree.patches.layout, tree.patches.queries[asked], tree.patches.keys)
         plan = _plan(tree, self._queries(some, scaled[rows], precision[rows]), tol)
-        return rows[self._pays(plan, tree.patches.count, len(asked))]
+        sparse = 2 if tree is self.trial else 1  # among few patches, boxes are larger
+        return rows[self._pays(plan, sparse * tree.patches.count, len(asked))]
 
     def _pays(self, plan: _Plan, keys: int, queries: int) -> Tensor:
         return plan.visits.view(-1, queries).double().mean(1) <= _WORTH * keys
