@@ -14,6 +14,7 @@ from patchmosaic.symmetry import Rules
 
 DEFAULT_MEMORY_BUDGET = 1 << 29
 SYMMETRIES = ("none", "translation")
+_Job = tuple[Tensor, list[float], int | None, int | None]  # images, noise levels, window, label
 
 
 class ScoreMachine(Denoiser):
@@ -46,6 +47,9 @@ class ScoreMachine(Denoiser):
         group: "identity", "flip", "rotations" or "d4": acts on the training images (theorem B.2).
         engine: how the sum is carried out: "auto", or a name from ``patchmosaic.engines``.
         memory_budget: bytes of working memory beside the images, at least 1 MiB.
+        tol: the largest error allowed in a pixel of D, in [0, 2): above 0, patches proven not to matter may be
+            left out, from an index of 4 bytes per patch and 1/8 byte for each of its numbers (docs/engines.md).
+            0 leaves out nothing.
 
     Raises:
         InputError: for any argument that cannot be used; the message says what to do.
@@ -63,15 +67,18 @@ class ScoreMachine(Denoiser):
         group: str = "identity",
         engine: str = "auto",
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        tol: float = 0.0,
     ):
         if symmetry not in SYMMETRIES:
             raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
         if memory_budget < 1 << 20:
             raise InputError(f"memory_budget must be at least 1 MiB (1048576 bytes), not {memory_budget}")
+        if not (isinstance(tol, int | float) and 0 <= tol < 2):
+            raise InputError(f"tol must be a number in [0, 2), not {tol!r}")
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
         self.dictionary = Dictionary(images, labels, group)
-        self._engine_name, self._memory_budget = engine, memory_budget
+        self._engine_name, self._memory_budget, self._tol = engine, memory_budget, float(tol)
         self._choose_engine()
 
     def to(self, device: torch.device | str) -> "ScoreMachine":
@@ -82,7 +89,8 @@ class ScoreMachine(Denoiser):
 
     def _choose_engine(self) -> None:
         engine = engines.choose(self._engine_name, self.dictionary.device)
-        self.engine = engine(self.dictionary, self.rules, self._memory_budget)
+        exact = engine(self.dictionary, self.rules, self._memory_budget)
+        self.engine = engines.ScreenedEngine(exact, self._tol) if self._tol else exact
 
     def explain_engine(self, alpha_bar: float = 0.5, dtype: torch.dtype = torch.float32) -> str:
         """One line: which engine works at this noise level for images of this dtype, and why."""
@@ -105,6 +113,37 @@ class ScoreMachine(Denoiser):
         Raises:
             InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
         """
+        jobs = self._jobs(x, alpha_bar, labels)
+        if len(jobs) == 1:
+            return self.engine.posterior_mean(*jobs[0][1]).to(x.device)
+        mean = torch.empty_like(x)
+        for rows, job in jobs:
+            mean[rows] = self.engine.posterior_mean(*job).to(x.device)
+        return mean
+
+    @torch.no_grad()
+    def denoise_certified(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bar: AlphaBar,
+        labels: Int[Tensor, " b"] | int | None = None,
+    ) -> engines.Certified:
+        """:meth:`denoise` with a proven bound on each pixel's error, at most ``tol``, and the share of pairs summed.
+
+        Args and errors are those of :meth:`denoise`.
+        """
+        jobs = self._jobs(x, alpha_bar, labels)
+        mean, bound = torch.empty_like(x), torch.empty_like(x[:, 0], dtype=torch.float64)
+        visited = torch.empty_like(bound[:, 0, 0])
+        for rows, job in jobs:
+            answer = self.engine.certified(*job)
+            mean[rows], bound[rows], visited[rows] = (part.to(x.device) for part in answer)
+        return engines.Certified(mean, bound, visited)
+
+    def _jobs(
+        self, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
+    ) -> list[tuple[list[int], _Job]]:
+        """Samples that share a window and a label: their rows, and what to ask the engine."""
         self._check(x)
         alpha_bars = per_sample(alpha_bar, len(x))
         classes = _per_sample_labels(labels, len(x))
@@ -112,14 +151,10 @@ class ScoreMachine(Denoiser):
         for i in range(len(x)):
             jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
         on_device = x.to(self.dictionary.device)
-        if len(jobs) == 1:
-            ((window, label),) = jobs
-            return self.engine.posterior_mean(on_device, alpha_bars, window, label).to(x.device)
-        mean = torch.empty_like(x)
-        for (window, label), rows in jobs.items():
-            levels = [alpha_bars[i] for i in rows]
-            mean[rows] = self.engine.posterior_mean(on_device[rows], levels, window, label).to(x.device)
-        return mean
+        return [
+            (rows, (on_device if len(jobs) == 1 else on_device[rows], [alpha_bars[i] for i in rows], *key))
+            for key, rows in jobs.items()
+        ]
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):

@@ -4,10 +4,11 @@ from importlib.util import find_spec
 
 import torch
 
-from patchmosaic.engines.base import Engine
+from patchmosaic.engines.base import Certified, Engine
 from patchmosaic.engines.box import BoxEngine
 from patchmosaic.engines.dense import DenseEngine
 from patchmosaic.engines.native import library
+from patchmosaic.engines.screened import ScreenedEngine
 from patchmosaic.errors import InputError
 
 ENGINES: dict[str, type[Engine]] = {"dense": DenseEngine, "box": BoxEngine}
@@ -38,4 +39,4 @@ def _triton_engine() -> type[Engine]:
     return TritonEngine
 
 
-__all__ = ["ENGINES", "BoxEngine", "DenseEngine", "Engine", "choose"]
+__all__ = ["ENGINES", "BoxEngine", "Certified", "DenseEngine", "Engine", "ScreenedEngine", "choose"]

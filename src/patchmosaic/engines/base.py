@@ -1,6 +1,7 @@
 """What an engine must do."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,17 @@ from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.symmetry import Rules
+
+
+class Certified(NamedTuple):
+    """Posterior means with a proven bound on the error that screening made.
+
+    ``bound`` is 0 where the exact engine answered, whose own rounding it does not count.
+    """
+
+    mean: Float[Tensor, "b c h w"]
+    bound: Float[Tensor, "b h w"]  # float64, of the largest error in any channel
+    visited: Float[Tensor, " b"]  # the share of pairs of pixel and patch that was computed; 1 where exact
 
 
 class Engine(ABC):
@@ -40,6 +52,18 @@ class Engine(ABC):
             window: an odd P, or None for the whole image with one weight per image.
             label: the class whose training images to use; None for all.
         """
+
+    def certified(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        label: int | None,
+    ) -> Certified:
+        """:meth:`posterior_mean` with a bound on what was left out: nothing, unless the engine screens."""
+        mean = self.posterior_mean(x, alpha_bars, window, label)
+        zeros = torch.zeros(len(x), *x.shape[2:], dtype=torch.float64, device=x.device)
+        return Certified(mean, zeros, zeros.new_ones(len(x)))
 
     @abstractmethod
     def explain(self, window: int | None, dtype: torch.dtype) -> str:

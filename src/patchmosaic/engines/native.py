@@ -6,8 +6,38 @@ from pathlib import Path
 
 import torch
 
-# Built by hatch_build.py from box.cpp; the best one that the processor can run is used.
+# Built by hatch_build.py from box.cpp and screen.cpp; the best one that the processor can run is used.
 _BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
+
+
+class Patches(ctypes.Structure):
+    """Training images as screen.cpp reads them."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("codes", "levels", "offsets", "centre")),
+        *((name, ctypes.c_int32) for name in ("channels", "numbers")),
+    ]
+
+
+class Tree(ctypes.Structure):
+    """Patches sorted by nearness, in boxes."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("members", "sizes", "leaf_boxes", "group_boxes")),
+        ("groups", ctypes.c_int64),
+    ]
+
+
+class Queries(ctypes.Structure):
+    """Noisy windows."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("numbers", "rotated", "precision", "safe_precision", "reference")
+        ),
+        ("count", ctypes.c_int64),
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -49,4 +79,19 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
         *[c_int64] * 2,  # item_from, item_to
         *[pointer] * 4,  # scratch, reference, total, weighted
     ]
+    patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
+    for size in (found.screen_leaf, found.screen_group, found.screen_lanes):
+        size.restype = c_int  # patches in a leaf and in a group, groups side by side
+    for name, arguments in {
+        "rotate": [patches, pointer, c_int64, *[pointer] * 2],  # pixels, count, rotation, out
+        "route": [patches, pointer, c_int64, *[pointer] * 3, c_int, pointer],  # axes, cuts, depth, out
+        "arrange": [*[pointer] * 2, c_int64, *[pointer] * 2],  # pixels, buckets, count, starts, out
+        "build": [patches, pointer, c_int64, pointer, c_float, c_int64, tree],  # rotation, wider, first
+        "nearest": [patches, tree, queries, *[c_int64] * 2, pointer],  # from, to, out
+        "sum": [patches, pointer, c_int64, queries, *[c_int64] * 2, *[pointer] * 2],  # total, weighted
+        "tally": [patches, tree, queries, *[pointer] * 2, *[c_int] * 4, *[pointer] * 2],
+        "visit": [patches, tree, queries, *[pointer] * 3, *[c_int] * 4, *[pointer] * 3],
+    }.items():
+        function = getattr(found, f"screen_{name}")
+        function.restype, function.argtypes = None, arguments
     return found
