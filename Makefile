@@ -23,7 +23,7 @@ types: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/patchmosaic/engines/box.cpp
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/patchmosaic/engines/box.cpp src/patchmosaic/engines/screen.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
