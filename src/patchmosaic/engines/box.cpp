@@ -390,7 +390,7 @@ struct Pass {
             for (int v = 0; v < V; v++) copy[v] = box[v];
             const float least = smallest(copy) * (float)Q.precision;
             if (reference[pixel] > Q.trust && least > Q.trust) {
-                weigh_again(y, x, key_row, key_column, k, copy, sums);
+                weigh_again(y, x, key_row, key_column, k, copy, least, sums);
                 return;
             }
             if (any_above(top, HEADROOM)) move(least, pixel, sums);
@@ -432,17 +432,22 @@ struct Pass {
 
     // The same, with boxes that matter measured in double, eight at a time.
     __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
-                                               const Floats *estimate, Floats *sums) const {
+                                               const Floats *estimate, float least_estimate,
+                                               Floats *sums) const {
         const int64_t pixel = (int64_t)y * P.width + x;
+        const float best = std::min(reference[pixel], least_estimate * (1 + MARGIN));
+        const float enough = Q.skip - MARGIN * best;
         Doubles box[2 * V];
         double least = FAR;
         for (int i = 0; i < 2 * V; i++) {
             box[i] = Doubles{} + FAR;
             bool matters = false;
-            for (int l = 0; l < WIDTH / 2; l++) matters |= reference[pixel] + at(estimate, i, l) * Q.fall > least_exponent(pixel);
+            for (int l = 0; l < WIDTH / 2; l++) matters |= best + at(estimate, i, l) * Q.fall > enough;
             if (!matters) continue;
-            box[i] = Q.levels && reference[pixel] * Q.precision > EVEN ? measure<true>(y, x, key_row, key_column, i)
-                                                                       : measure<false>(y, x, key_row, key_column, i);
+            const bool levels = Q.levels && reference[pixel] * Q.precision > EVEN;
+            const auto measured = levels ? (i % 2 ? &Pass::measure<true, true> : &Pass::measure<true, false>)
+                                         : (i % 2 ? &Pass::measure<false, true> : &Pass::measure<false, false>);
+            box[i] = (this->*measured)(y, x, key_row, key_column, i / 2);
             for (int l = 0; l < WIDTH / 2; l++) {
                 if (at(estimate, i, l) >= FAR) box[i][l] = FAR;
                 least = std::min(least, box[i][l]);
@@ -458,29 +463,38 @@ struct Pass {
 
     static float at(const Floats *a, int half, int lane) { return a[half / 2][half % 2 * (WIDTH / 2) + lane]; }
 
-    template <bool LEVELS>
-    __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int half) const {
+    // The box of eight patches, the first or second half of a vector.
+    template <bool LEVELS, bool SECOND>
+    __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int v) const {
         const int c = channels(), h = P.height, w = P.width;
         const double moved = Q.signal * Q.offset, scale = Q.signal * Q.slope;
         Doubles sums[2] = {};
-        for (int a = -r, turn = 0; a <= r; a++)
-            for (int b = -r; b <= r; b++) {
-                if (!P.wraps && (y + a < 0 || y + a >= h || x + b < 0 || x + b >= w)) continue;
-                const float *q = Q.pixels + (wrapped(y + a, h) * w + wrapped(x + b, w)) * c;
-                const int row = P.wraps ? wrapped(key_row + a, h) : key_row + a;
-                const Key *there = key(row, P.wraps ? wrapped(key_column + b, w) : key_column + b);
-                for (int j = 0; j < c; j++, turn ^= 1) {
-                    const Floats codes = code(there, j, half / 2);
-                    Doubles d = half % 2 ? high(codes) : low(codes);
-                    if (LEVELS) {
-                        for (int l = 0; l < WIDTH / 2; l++) d[l] = Q.levels[(int)d[l]];
-                        d = q[j] - Q.signal * d;
-                    } else {
-                        d = (q[j] - moved) - scale * d;
-                    }
-                    sums[turn] += d * d;
-                }
+        auto add_square = [&](Doubles &sum, const float *q, const Key *k, int i) {
+            const Floats codes = code(k, i, v);
+            Doubles d = SECOND ? high(codes) : low(codes);
+            if (LEVELS) {
+                for (int l = 0; l < WIDTH / 2; l++) d[l] = Q.levels[(int)d[l]];
+                d = q[i] - Q.signal * d;
+            } else {
+                d = (q[i] - moved) - scale * d;
             }
+            sum += d * d;
+        };
+        for (int a = -r; a <= r; a++) {
+            if (!P.wraps && (y + a < 0 || y + a >= h)) continue;
+            const int row = wrapped(y + a, h), there = wrapped(key_row + a, h);
+            const int stop = P.wraps ? r + 1 : std::min(r + 1, w - x);
+            for (int b = P.wraps ? -r : std::max(-r, -x); b < stop;) {
+                const int qx = wrapped(x + b, w), kx = wrapped(key_column + b, w);
+                const int run = std::min({stop - b, w - qx, w - kx}), numbers = run * c;
+                const float *q = Q.pixels + (row * w + qx) * c;
+                const Key *k = key(there, kx);
+                int i = 0;
+                for (; i + 1 < numbers; i += 2) add_square(sums[0], q, k, i), add_square(sums[1], q, k, i + 1);
+                if (i < numbers) add_square(sums[0], q, k, i);
+                b += run;
+            }
+        }
         return sums[0] + sums[1];
     }
 };

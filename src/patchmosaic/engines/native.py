@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from patchmosaic.errors import InputError
+
 # Built by hatch_build.py from box.cpp and screen.cpp; the best one that the processor can run is used.
 _BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 
@@ -56,7 +58,12 @@ def builds() -> list[Path]:
 
 def load(path: str | Path) -> ctypes.CDLL:
     """Load one build."""
-    return _declare(ctypes.CDLL(str(path)))
+    try:
+        return _declare(ctypes.CDLL(str(path)))
+    except AttributeError:
+        raise InputError(
+            f"{path} is older than this code: install patchmosaic again (pip install -e .)"
+        ) from None
 
 
 def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
