@@ -29,7 +29,6 @@ typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
 constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err, of themselves
-constexpr double EVEN = 2.5e7;     // the reference times the precision, up to which training pixels may err by 2^-25
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
@@ -43,6 +42,11 @@ INLINE Doubles high(Floats a) {
     return __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
 }
 INLINE Floats to_floats(Floats a) { return a; }
+// Slow, but gathering is slower still where processors guard it.
+INLINE Doubles look_up(const float *table, Doubles index) {
+    for (int i = 0; i < WIDTH / 2; i++) index[i] = table[(int)index[i]];
+    return index;
+}
 INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE double sum(Floats a) {
     Doubles b = low(a) + high(a);
@@ -135,7 +139,6 @@ int64_t row_size(const Problem &P) {
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
     double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2)
-    double offset, slope;
     const float *levels;  // null where codes are the values
     float scale, fall;  // fall: -precision
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
@@ -444,8 +447,7 @@ struct Pass {
             bool matters = false;
             for (int l = 0; l < WIDTH / 2; l++) matters |= best + at(estimate, i, l) * Q.fall > enough;
             if (!matters) continue;
-            const bool levels = Q.levels && reference[pixel] * Q.precision > EVEN;
-            const auto measured = levels ? (i % 2 ? &Pass::measure<true, true> : &Pass::measure<true, false>)
+            const auto measured = Q.levels ? (i % 2 ? &Pass::measure<true, true> : &Pass::measure<true, false>)
                                          : (i % 2 ? &Pass::measure<false, true> : &Pass::measure<false, false>);
             box[i] = (this->*measured)(y, x, key_row, key_column, i / 2);
             for (int l = 0; l < WIDTH / 2; l++) {
@@ -467,17 +469,11 @@ struct Pass {
     template <bool LEVELS, bool SECOND>
     __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int v) const {
         const int c = channels(), h = P.height, w = P.width;
-        const double moved = Q.signal * Q.offset, scale = Q.signal * Q.slope;
         Doubles sums[2] = {};
         auto add_square = [&](Doubles &sum, const float *q, const Key *k, int i) {
             const Floats codes = code(k, i, v);
-            Doubles d = SECOND ? high(codes) : low(codes);
-            if (LEVELS) {
-                for (int l = 0; l < WIDTH / 2; l++) d[l] = Q.levels[(int)d[l]];
-                d = q[i] - Q.signal * d;
-            } else {
-                d = (q[i] - moved) - scale * d;
-            }
+            const Doubles half = SECOND ? high(codes) : low(codes);
+            const Doubles d = q[i] - Q.signal * (LEVELS ? look_up(Q.levels, half) : half);
             sum += d * d;
         };
         for (int a = -r; a <= r; a++) {
@@ -672,7 +668,7 @@ int64_t box_scratch(int height, int width, int channels, int windows, int radius
 // reference: (batch, windows, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in
 // units of codes.
 void box_sums(int symmetry, int wraps, int height, int width, int channels, int count, const int32_t *radii,
-              const void *codes, const float *levels, double offset, double slope, int64_t images, int batch,
+              const void *codes, const float *levels, double slope, int64_t images, int batch,
               const float *pixels, const float *moved, const double *signal, const double *precision,
               const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
               char *scratch, float *reference, double *total, double *weighted) {
@@ -710,7 +706,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
         for (int b = 0; b < batch; b++) {
-            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], offset, slope, levels,
+            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
             for (int i = 0; i < count; i++) windows[i].reference = reference + (b * count + i) * size;
             memcpy(before, windows[0].reference, sizeof(float) * count * size);

@@ -30,7 +30,7 @@ from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
-_MAX_ERROR = 3e-4  # in the log2 of a weight, before an answer is computed anew in float64
+_MAX_ERROR = 1.5e-4  # in the log2 of a weight, before an answer is computed anew in float64
 _FLOAT32 = 2.0**-24
 _ITEMS_AT_ONCE = 64
 
@@ -115,7 +115,7 @@ class BoxEngine(Engine):
                     radii.ctypes.data,
                     layout.codes.data_ptr(),
                     None if layout.levels is None else layout.levels.data_ptr(),
-                    *(layout.offset, layout.slope),
+                    layout.slope,
                     layout.images,
                     batch,
                     *(numbers.ctypes.data for numbers in (pixels, moved, signal, precision, trust)),

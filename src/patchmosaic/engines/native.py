@@ -77,7 +77,7 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_sums.argtypes = [
         *[c_int] * 6,  # symmetry, wraps, height, width, channels, windows
         *[pointer] * 3,  # radii, codes, levels
-        *[c_double] * 2,  # offset, slope
+        c_double,  # slope
         c_int64,  # images
         c_int,  # batch
         *[pointer] * 5,  # pixels, moved, signal, precision, trust
