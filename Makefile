@@ -23,7 +23,7 @@ types: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py src/patchmosaic/engines/box.cpp src/patchmosaic/engines/screen.cpp
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard src/patchmosaic/engines/*.cpp src/patchmosaic/engines/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'

@@ -22,7 +22,7 @@ TOLERANCE = 5e-5
 @pytest.mark.parametrize("name", MACHINES)
 def test_local_machines(engine, shape, stored, name):
     images = training_images(shape, 70, stored)
-    for window in (1, 3, 5, 2 * max(shape) - 1):
+    for window in (1, 3, 5, 2 * max(shape) - 1, 4 * max(shape) + 1):
         if name != "ELS inside" or window <= min(shape[1:]):
             assert worst_error(images, engine, MACHINES[name], window) <= TOLERANCE
 
@@ -77,7 +77,7 @@ def test_threads_share_the_work(monkeypatch, threads):
 
 @needs_compiled
 @pytest.mark.parametrize("name", MACHINES)
-@pytest.mark.parametrize("windows", [[1, 3, 5, 7], [3, 9], [5, 7, 15]], ids=str)
+@pytest.mark.parametrize("windows", [[1, 3, 5, 7], [3, 9], [5, 7, 15], [3, 41]], ids=str)
 def test_several_windows_from_one_pass(name, windows):
     symmetry, padding, keys = MACHINES[name]
     if keys == "inside":

@@ -85,6 +85,8 @@ class _Rival(Contestant):
     def trials(self, problem: Problem) -> list[int]:
         if not self.chunked:
             return _growing(self.most_images(problem))
+        if chunk := RIVALS[self.name].chunk:
+            return [min(len(problem.images), chunk)]
         per_image, most = RIVALS[self.name].numbers_per_image(problem), MOST_NUMBERS.bit_length()
         return sorted(
             {min(len(problem.images), max(1, (1 << bits) // per_image)) for bits in range(18, most, 2)}

@@ -86,11 +86,13 @@ def _panel(panel: Any, some: list[Row], contestants: list[str]) -> None:
 
 def _roofs(panel: Any, peaks: dict[str, float], channels: int, label: bool) -> None:
     """Lines where one exponential for a pair, or its useful multiply-adds, would use the whole computer."""
-    heights = {
-        "exp peak": peaks["exp_per_second"] / 1e6,
-        "FMA peak": peaks["fma_per_second"] / useful_operations(channels) / 1e6,
-    }
-    for (name, height), style in zip(heights.items(), ("--", ":"), strict=True):
+    exponentials = peaks["exp_per_second"] / 1e6
+    additions = peaks["fma_per_second"] / useful_operations(channels) / 1e6
+    exp_above = exponentials > additions
+    for name, height, style, above in (
+        ("exp peak", exponentials, "--", exp_above),
+        ("FMA peak", additions, ":", not exp_above),
+    ):
         panel.axhline(height, color=_FAINT, linestyle=style, linewidth=1.1)
         if label:
             panel.text(
@@ -100,7 +102,7 @@ def _roofs(panel: Any, peaks: dict[str, float], channels: int, label: bool) -> N
                 transform=panel.get_yaxis_transform(),
                 fontsize=9,
                 color=_FAINT,
-                va="center",
+                va="bottom" if above else "top",
             )
 
 

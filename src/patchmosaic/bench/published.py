@@ -31,7 +31,7 @@ from torch import Tensor
 from patchmosaic.bench.problem import Problem, pairs_per_image
 
 _LEAST_LOGIT = -80.0
-_PUBLISHED_BATCH = 64
+BATCH = 64  # of training images, as published
 
 
 class Sums:
@@ -105,8 +105,8 @@ class Region(NamedTuple):
 
 
 def published(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:
-    """The posterior mean as published, in its batches whatever ``chunk`` is."""
-    mean = _answer(problem, _PUBLISHED_BATCH, PublishedSums, _published_step)
+    """The posterior mean as published; its chunk is :data:`BATCH`."""
+    mean = _answer(problem, chunk, PublishedSums, _published_step)
     return (problem.x - mean) / problem.alpha_bar**0.5
 
 

@@ -5,26 +5,17 @@
 // grows with the window. WIDTH training images are worked on side by side, at several neighbouring shifts.
 //
 // Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
-// place. Where that is too little, the patches that matter are measured again in double (`refine`).
+// place. Where that is too little, the patches that matter are measured again in double (`measure`).
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "vectors.h"
 
 namespace {
 
-constexpr int WIDTH = 16;  // floats in a vector: training images side by side
-constexpr int SIDE = 4;    // vectors side by side: neighbouring shifts, or more images where there are no shifts
-
-typedef float Floats __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
-typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
-typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
-#define INLINE static inline __attribute__((always_inline))
 #define INLINE_MEMBER inline __attribute__((always_inline))
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
@@ -35,33 +26,19 @@ constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr int NARROW = 24;                // columns that small windows take at once
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 
-INLINE Doubles low(Floats a) {
-    return __builtin_convertvector(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7), Doubles);
-}
-INLINE Doubles high(Floats a) {
-    return __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
-}
 INLINE Floats to_floats(Floats a) { return a; }
 // Slow, but gathering is slower still where processors guard it.
 INLINE Doubles look_up(const float *table, Doubles index) {
     for (int i = 0; i < WIDTH / 2; i++) index[i] = table[(int)index[i]];
     return index;
 }
-INLINE Floats splat(float a) { return Floats{} + a; }
-INLINE double sum(Floats a) {
-    Doubles b = low(a) + high(a);
-    b += __builtin_shufflevector(b, b, 4, 5, 6, 7, 0, 1, 2, 3);
-    b += __builtin_shufflevector(b, b, 2, 3, 0, 1, 6, 7, 4, 5);
-    return b[0] + b[1];
-}
+INLINE double sum(Floats a) { return sum(folded(a)); }
 #if defined(__AVX512F__)
-INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE Floats to_floats(Bytes a) { return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)a)); }
 INLINE bool any_above(Floats a, float bound) {
     return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_GT_OQ) != 0;
 }
 #else
-INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats to_floats(Bytes a) { return __builtin_convertvector(a, Floats); }
 INLINE bool any_above(Floats a, float bound) {
     Ints above = a > splat(bound);
@@ -84,17 +61,7 @@ INLINE Floats exp2(Floats e) {
     return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);  // times 2^floor(e)
 }
 #else
-INLINE Floats exp2(Floats e) {
-    const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
-    e = max(e, splat(FLOOR));
-    Floats n = e + magic, f = e - (n - magic);
-    Floats p = f * 1.3333558e-3f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    return (Floats)((Ints)p + ((Ints)n << 23));
-}
+INLINE Floats exp2(Floats e) { return exp2_of_normal(max(e, splat(FLOOR))); }
 #endif
 
 // i modulo n, for i a few n away at most.
@@ -124,15 +91,17 @@ Range partners(int symmetry, int n, int r, int d) {
 
 struct Problem {
     int symmetry, wraps, height, width, channels;
+    int radius;  // of the largest window
     int64_t pixels() const { return (int64_t)height * width; }
     int stride() const { return width + SIDE - 1; }  // columns in a row of keys: the first ones follow the last
 };
 
-// Vectors from one row of scratch to the next: enough for any window, and no multiple of a page, on which the
-// processor would take a load from one row for a load of what was just stored in another.
-int64_t row_size(const Problem &P) {
-    return ((int64_t)(3 * std::max(P.width, P.height) + SIDE) * SIDE + 63) / 64 * 64 + 17;
-}
+// Vectors from one row of scratch to the next: enough for the columns that windows of a row of pixels see, and no multiple
+// of a page, on which the processor would take a load from one row for a load of what was just stored in another.
+int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) * SIDE + 63) / 64 * 64 + 17; }
+
+// Rows of scratch for sums: as many as the image has, or as a window that is summed row by row.
+int ring_rows(const Problem &P) { return std::max(5, P.height); }
 
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
 // that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
@@ -150,13 +119,6 @@ struct Scratch {
     Floats *ring;      // rows of squared differences, or of their sums
     Floats *planes;    // all squared differences at a shift, where several windows share them
     Floats *prefix, *column, *suffix, *zeros;  // rows
-};
-
-// The sums for one query: a reference near the smallest box so far, times the precision, and the sums of weights
-// 2^(reference - precision * box) and of weighted codes.
-struct State {
-    float *reference;
-    double *total, *weighted;
 };
 
 // T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
@@ -190,26 +152,29 @@ struct Pass {
         return to_floats(key[(T > 1 ? v * channels() : v * P.pixels() * channels()) + j]);
     }
 
+    // The squared difference of a noisy pixel and the key of vector v.
+    INLINE_MEMBER Floats square(const float *q, const Key *k, int v) const {
+        const Floats scale = splat(Q.scale), first = q[0] - scale * code(k, 0, v);
+        Floats sum = first * first;
+        for (int j = 1; j < channels(); j++) {
+            const Floats d = q[j] - scale * code(k, j, v);
+            sum += d * d;
+        }
+        return sum;
+    }
+
     // Squared differences between columns [from, to) of row y and the keys dx further on in key_row, to
     // `emit(i, v, square)` with i counted from `from`.
     template <class Emit>
     INLINE_MEMBER void differences(int y, int key_row, int dx, int from, int to, Emit emit) const {
         const int c = channels();
-        const Floats scale = splat(Q.scale);
         for (int x = from; x < to;) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
             const int run = P.wraps ? std::min({to - x, P.width - qx, P.width - kx}) : to - x;
             const float *q = Q.moved + (y * P.width + qx) * c;
             const Key *k = key(key_row, kx);
             for (int i = x - from; i < x - from + run; i++, q += c, k += c)
-                for (int v = 0; v < V; v++) {
-                    Floats d = q[0] - scale * code(k, 0, v), square = d * d;
-                    for (int j = 1; j < c; j++) {
-                        d = q[j] - scale * code(k, j, v);
-                        square += d * d;
-                    }
-                    emit(i, v, square);
-                }
+                for (int v = 0; v < V; v++) emit(i, v, square(q, k, v));
             x += run;
         }
     }
@@ -268,34 +233,26 @@ struct Pass {
     INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
         const int n = rows.size(), span = 2 * r + 1, c = channels();
         const int64_t stride = row_size(P);
-        const Floats scale = splat(Q.scale);
         for (int x = columns.from; x < columns.to; x++) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
             Floats *sums = S.ring + (left + x - columns.from) * V, *ends = S.prefix;
-            Floats square[V];
+            Floats squares[V];
             auto differ = [&](int i) {
                 int y = rows.from - r + i, row = y + dy;
                 if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
                 else if (y < 0 || y >= P.height) {
-                    for (int v = 0; v < V; v++) square[v] = Floats{};
+                    for (int v = 0; v < V; v++) squares[v] = Floats{};
                     return;
                 }
                 const float *q = Q.moved + (y * P.width + qx) * c;
                 const Key *k = key(row, kx);
-                for (int v = 0; v < V; v++) {
-                    Floats d = q[0] - scale * code(k, 0, v);
-                    square[v] = d * d;
-                    for (int j = 1; j < c; j++) {
-                        d = q[j] - scale * code(k, j, v);
-                        square[v] += d * d;
-                    }
-                }
+                for (int v = 0; v < V; v++) squares[v] = square(q, k, v);
             };
             Floats sum[V];
             for (int v = 0; v < V; v++) sum[v] = Floats{};
             for (int i = span - 1; i >= 0; i--) {
                 differ(i);
-                for (int v = 0; v < V; v++) sum[v] += square[v];
+                for (int v = 0; v < V; v++) sum[v] += squares[v];
                 if (i < n)
                     for (int v = 0; v < V; v++) ends[i * V + v] = sum[v];
             }
@@ -308,19 +265,19 @@ struct Pass {
                 for (int j = 1; j < stop; j++) {
                     differ(from + span + j - 1);
                     for (int v = 0; v < V; v++) {
-                        sum[v] += square[v];
+                        sum[v] += squares[v];
                         sums[(from + j) * stride + v] = ends[j * V + v] + sum[v];
-                        ends[(j - 1) * V + v] = square[v];
+                        ends[(j - 1) * V + v] = squares[v];
                     }
                 }
                 if (from + span >= n) break;
                 differ(from + 2 * span - 1);
-                for (int v = 0; v < V; v++) ends[(span - 1) * V + v] = square[v];
+                for (int v = 0; v < V; v++) ends[(span - 1) * V + v] = squares[v];
                 for (int j = span - 2; j >= 0; j--)
                     for (int v = 0; v < V; v++) ends[j * V + v] += ends[(j + 1) * V + v];
             }
         }
-        for (int i = 0; i < n; i++) across_row(rows.from + i, S.ring + i * row_size(P));
+        for (int i = 0; i < n; i++) across_row(rows.from + i, S.ring + i * stride);
     }
 
     // The boxes of one row from the sums of its columns.
@@ -517,11 +474,12 @@ Range columns_of(const Problem &P, int r, int dx, int count) {
     return {std::min(first.from, last.from), std::max(first.to, last.to)};
 }
 
-// One window for one query.
+// One window for one query: by pixel a reference near the smallest box so far, times the precision, and the sums of weights
+// 2^(reference - precision * box) and of weighted codes.
 struct Window {
     int radius;
     float *reference;
-    Floats *sums;
+    Floats *sums;  // (pixels, 1 + channels)
     float *inside;  // the penalty for columns of keys whose window crosses the border, otherwise 0
 };
 
@@ -560,7 +518,7 @@ template <int C>
 void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const Window *windows, int count_windows,
                       int images, int dy_from, int dy_to) {
     constexpr int V = SIDE;
-    const int h = P.height, w = P.width, margin = windows[count_windows - 1].radius;
+    const int h = P.height, w = P.width;
     const int64_t stride = row_size(P);
     const Pass<Floats, C, SIDE, 1, 0> differ(P, Q, S, nullptr, nullptr, nullptr, images, 0);
     for (int dy = dy_from; dy < dy_to; dy++)
@@ -568,7 +526,7 @@ void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const 
             const Range rows = P.wraps ? Range{0, h} : Range{std::max(0, -dy), std::min(h, h - dy)};
             const Range columns = P.wraps ? Range{0, w} : Range{std::max(0, -dx - SIDE + 1), std::min(w, w - dx)};
             auto squares = [&](int y) { return S.planes + y * stride; };
-            auto sums = [&](int y) { return S.ring + y * stride + margin * V; };  // with room for wrapped columns
+            auto sums = [&](int y) { return S.ring + y * stride + P.radius * V; };  // with room for wrapped columns
             for (int y = rows.from; y < rows.to; y++) {
                 Floats *plane = squares(y) + columns.from * V, *sum = sums(y) + columns.from * V;
                 differ.differences(y, wrapped(y + dy, h), dx, columns.from, columns.to,
@@ -586,7 +544,7 @@ void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const 
                         const Floats *b = below < rows.to ? squares(below) : S.zeros;
                         for (int at = columns.from * V; at < columns.to * V; at++) sum[at] += a[at] + b[at];
                     }
-                    for (int at = -r * V; at < columns.from * V; at++) sum[at] = P.wraps ? sum[at + w * V] : Floats{};
+                    for (int at = columns.from * V - 1; at >= -r * V; at--) sum[at] = P.wraps ? sum[at + w * V] : Floats{};
                     for (int at = columns.to * V; at < (w + r) * V; at++) sum[at] = P.wraps ? sum[at - w * V] : Floats{};
                     auto across = [&](auto pass) {
                         pass.across(y, wrapped(y + dy, h), dx, count, query_columns, inside,
@@ -618,18 +576,15 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
         else add_block<Floats, C, 1, SIDE>(P, Q, S, windows[i], images, dy_from, dy_to);
 }
 
-// Move the float32 sums into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Floats *float_sums, const float *before, const State &state) {
+// Move the float32 sums of a window into the double totals, which were relative to `before`.
+void settle(const Problem &P, const Window &window, const float *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double fall = (double)state.reference[p] - before[p];
+        const double fall = (double)window.reference[p] - before[p];
         const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
-        const Floats *sums = float_sums + p * (1 + c);
-        state.total[p] = state.total[p] * kept + sum(sums[0]);
-        for (int j = 0; j < c; j++) {
-            double &weighted = state.weighted[p * c + j];
-            weighted = weighted * kept + sum(sums[1 + j]);
-        }
+        const Floats *sums = window.sums + p * (1 + c);
+        total[p] = total[p] * kept + sum(sums[0]);
+        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]);
     }
 }
 
@@ -652,8 +607,8 @@ int box_side() { return SIDE; }
 
 // Bytes of scratch memory for box_sums, which must be aligned to 64. The radius is that of the largest window.
 int64_t box_scratch(int height, int width, int channels, int windows, int radius) {
-    const Problem P{0, 0, height, width, channels};
-    const int64_t rows = std::max(2 * radius + 1, height) + 4 + (windows > 1 ? height : 0);
+    const Problem P{0, 0, height, width, channels, radius};
+    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0);
     const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
                             windows * P.pixels() * (1 + channels);
     return 4 * (WIDTH * vectors + windows * (P.pixels() + width + 2 * SIDE));
@@ -672,7 +627,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
               const float *pixels, const float *moved, const double *signal, const double *precision,
               const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
               char *scratch, float *reference, double *total, double *weighted) {
-    const Problem P{symmetry, wraps, height, width, channels};
+    const Problem P{symmetry, wraps, height, width, channels, radii[count - 1]};
     const bool shifts = symmetry != OWN_POSITION;
     const int groups = shifts ? 1 : SIDE, at_once = shifts ? 1 : UNSHIFTED_AT_ONCE;
     const int64_t size = P.pixels(), numbers = size * channels;
@@ -680,7 +635,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     Floats *keys = (Floats *)scratch + SIDE * channels;
     S.keys = keys;
     S.ring = keys + ((int64_t)height * P.stride() + SIDE) * channels;
-    S.prefix = S.ring + std::max(2 * radii[count - 1] + 1, height) * row_size(P);
+    S.prefix = S.ring + ring_rows(P) * row_size(P);
     S.column = S.prefix + row_size(P);
     S.suffix = S.column + row_size(P);
     S.zeros = S.suffix + row_size(P);
@@ -726,7 +681,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
             }
             for (int i = 0; i < count; i++) {
                 const int64_t at = (b * count + i) * size;
-                settle(P, windows[i].sums, before + i * size, {reference + at, total + at, weighted + at * channels});
+                settle(P, windows[i], before + i * size, total + at, weighted + at * channels);
             }
         }
     }

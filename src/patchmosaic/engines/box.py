@@ -1,19 +1,16 @@
 """The fast CPU engine: box sums of shifted squared differences, compiled (box.cpp).
 
-For every shift between pixel and patch the squared differences are computed once, and each window is a running
-sum of them, so a pair of pixel and patch costs the same for any window. Nothing is approximated: patches are
+For every shift between pixel and patch the squared differences are computed once, and each window is a box sum of
+them, at a cost per pair of pixel and patch that hardly grows with the window. Nothing is approximated: patches are
 left out only where their weights together stay below 1e-7 of the pixel's.
 """
 
 import ctypes
 import itertools
 import math
-import os
-import sys
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +21,13 @@ from torch import Tensor
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
-from patchmosaic.engines.native import library
+from patchmosaic.engines.native import library, pool
 from patchmosaic.errors import InputError
 from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
-_MAX_ERROR = 1.5e-4  # in the log2 of a weight, before an answer is computed anew in float64
+_MAX_ERROR = 1.5e-4  # in the log2 of a weight, before a patch is measured again in float64
 _FLOAT32 = 2.0**-24
 _ITEMS_AT_ONCE = 64
 
@@ -38,9 +35,8 @@ _ITEMS_AT_ONCE = 64
 class BoxEngine(Engine):
     """Local machines on a CPU in float32; everything else goes to the dense engine.
 
-    Differences are float32; windows of 3 and 5 are summed in float32, larger ones in float64. The rounding error
-    of the log-weights is estimated for every sample; where it could exceed 3e-4 (very low noise, far from all
-    data), the sample is done again with float64 sums, then by the dense engine. See docs/engines.md.
+    Distances are float32. Where their rounding could move the log2 of a weight by more than 1.5e-4 (very low noise,
+    far from all data), the patches that matter are measured again in float64. See docs/engines.md.
     """
 
     def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
@@ -82,7 +78,12 @@ class BoxEngine(Engine):
             alpha_bars: one noise level per image.
             windows: odd sizes, ascending.
             label: the class whose training images to use; None for all.
+
+        Raises:
+            InputError: windows that are not odd and ascending.
         """
+        if any(window % 2 == 0 for window in windows) or windows != sorted(windows):
+            raise InputError(f"windows must be odd and ascending, got {windows}")
         batch, channels, height, width = x.shape
         native = _library()
         layout = self._layouts.of(label)
@@ -93,8 +94,8 @@ class BoxEngine(Engine):
         reference = np.full((workers, batch, len(windows), height * width), 1e29, np.float32)
         total = np.zeros(reference.shape)
         weighted = np.zeros((*reference.shape, channels))
-        levels = np.array(alpha_bars)
-        precision, signal = 0.5 / math.log(2) / (1 - levels), np.sqrt(levels)
+        alpha_bar = np.array(alpha_bars)
+        precision, signal = 0.5 / math.log(2) / (1 - alpha_bar), np.sqrt(alpha_bar)
         pixels = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
         moved = (pixels - signal.reshape(-1, 1, 1, 1) * layout.offset).astype(np.float32)
         trust = _trusted(precision).astype(np.float32)
@@ -127,7 +128,7 @@ class BoxEngine(Engine):
                 )
 
         try:
-            others = [_pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, workers)]
+            others = [pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, workers)]
             work(0)
             for other in others:
                 other.result()
@@ -239,15 +240,6 @@ def _encoding(levels: Float[Tensor, " n"] | None) -> _Encoding:
     table = (offset + slope * torch.arange(256, dtype=torch.float64)).float()
     table[codes.long()] = levels.float()
     return _Encoding(codes.to(torch.uint8), table, offset, slope)
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="patchmosaic")
-
-
-if sys.platform != "win32":  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 class _Kept(threading.local):

@@ -1,6 +1,9 @@
-"""The compiled part: finding the library built for this processor, and calling it."""
+"""The compiled part: finding the library built for this processor, calling it, and threads to call it from."""
 
 import ctypes
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,6 +50,16 @@ def library() -> ctypes.CDLL | None:
     """The compiled library, or None where the package was installed without one."""
     found = builds()
     return load(found[0]) if found else None
+
+
+@lru_cache(maxsize=1)
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay for the next call."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="patchmosaic")
+
+
+if sys.platform != "win32":  # threads do not survive a fork
+    os.register_at_fork(after_in_child=pool.cache_clear)
 
 
 def builds() -> list[Path]:

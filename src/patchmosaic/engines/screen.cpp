@@ -9,14 +9,11 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "vectors.h"
 
 namespace {
 
-constexpr int WIDTH = 16;            // floats in a vector
-constexpr int SIDE = 4;              // vectors side by side
 constexpr int LEAF = WIDTH * SIDE;   // patches in a leaf
 constexpr int GROUP = WIDTH * LEAF;  // patches in a group, whose leaves fill a vector
 constexpr int TERMS = 8;             // squares added up at a time: two short sums round less than a long one
@@ -27,25 +24,11 @@ constexpr float NOWHERE = 1e15f;     // the numbers of a patch that does not exi
 constexpr float LOWEST = -90.f;      // log2 of the smallest weight: times a pixel, it is no denormal number, which are slow
 constexpr float HIGHEST = 120.f;     // log2 of the largest weight; the caller gives up on a sum that reaches it
 
-typedef float Floats __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
-typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE Floats splat(float a) { return Floats{} + a; }
-INLINE Doubles folded(Floats a) {
-    return __builtin_convertvector(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7), Doubles) +
-           __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
-}
-INLINE double sum(Doubles b) { return ((b[0] + b[4]) + (b[1] + b[5])) + ((b[2] + b[6]) + (b[3] + b[7])); }
-
 #if defined(__AVX512F__)
-INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE unsigned at_least(Floats a, float bound) {
     return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_GE_OQ);
 }
 #else
-INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE unsigned at_least(Floats a, float bound) {
     const Ints above = a >= splat(bound);
     unsigned mask = 0;
@@ -55,17 +38,7 @@ INLINE unsigned at_least(Floats a, float bound) {
 #endif
 
 // 2^e, relative error 2e-7; below LOWEST it counts as that, above HIGHEST as that.
-INLINE Floats exp2(Floats e) {
-    const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
-    e = -max(-max(e, splat(LOWEST)), splat(-HIGHEST));
-    Floats n = e + magic, f = e - (n - magic);
-    Floats p = f * 1.3333558e-3f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    return (Floats)((Ints)p + ((Ints)n << 23));
-}
+INLINE Floats exp2(Floats e) { return exp2_of_normal(-max(-max(e, splat(LOWEST)), splat(-HIGHEST))); }
 
 }  // namespace
 

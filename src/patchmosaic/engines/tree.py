@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines import native
-from patchmosaic.engines.box import _pool
+from patchmosaic.engines.native import pool
 from patchmosaic.symmetry import Rules
 
 FLOAT32 = 2.0**-24  # relative error of one operation
@@ -245,7 +245,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def in_parallel(work: Callable[[int], object], count: int) -> None:
     """Do ``work(i)`` for i below ``count`` in threads."""
-    for _ in _pool(torch.get_num_threads()).map(work, range(count)):
+    for _ in pool(torch.get_num_threads()).map(work, range(count)):
         pass
 
 

@@ -1,0 +1,54 @@
+// Vectors of floats, for any instruction set.
+
+#pragma once
+
+#include <cstdint>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+constexpr int WIDTH = 16;  // floats in a vector
+constexpr int SIDE = 4;    // vectors side by side
+
+typedef float Floats __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
+typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
+typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
+
+INLINE Floats splat(float a) { return Floats{} + a; }
+INLINE Doubles low(Floats a) {
+    return __builtin_convertvector(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7), Doubles);
+}
+INLINE Doubles high(Floats a) {
+    return __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
+}
+INLINE Doubles folded(Floats a) { return low(a) + high(a); }
+INLINE double sum(Doubles a) {
+    a += __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3);
+    a += __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5);
+    return a[0] + a[1];
+}
+
+#if defined(__AVX512F__)
+INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
+INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+#endif
+
+// 2^e for e in [-126, 126], relative error 2e-7.
+INLINE Floats exp2_of_normal(Floats e) {
+    const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
+    Floats n = e + magic, f = e - (n - magic);
+    Floats p = f * 1.3333558e-3f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    return (Floats)((Ints)p + ((Ints)n << 23));
+}
+
+}  // namespace
