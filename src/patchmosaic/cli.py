@@ -2,14 +2,21 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from patchmosaic.errors import InputError
+from patchmosaic.options import (
+    add_data_options,
+    add_output_options,
+    check_device,
+    default_folder,
+    integers,
+    settings,
+    size_in_bytes,
+)
 
 _DESCRIPTION = """\
 Closed-form score machines: what a convolutional diffusion model will draw, with no training, and from which
@@ -76,23 +83,7 @@ def _add_generate(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    data = command.add_argument_group("training images")
-    data.add_argument(
-        "--data",
-        default="digits",
-        metavar="SOURCE",
-        help="digits (default), two-tone, a .parquet/.npz/.npy/IDX file, a folder of images, or hub:NAME",
-    )
-    data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
-    data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
-    data.add_argument(
-        "--classes", type=_names, metavar="A,B", help="use only these classes, by name or number"
-    )
-    data.add_argument(
-        "--limit", type=int, metavar="N", help="use the first N images, or a random N with --subset-seed"
-    )
-    data.add_argument("--subset-seed", type=int, metavar="SEED", help="draw the subset of --limit at random")
-    data.add_argument("--split", default="train", help="split of a hub:NAME data set (default: train)")
+    add_data_options(command)
 
     machine = command.add_argument_group("machine")
     machine.add_argument(
@@ -125,10 +116,10 @@ def _add_generate(commands: Any) -> None:
     flow.add_argument("--count", type=int, default=8, metavar="N", help="how many pictures (default: 8)")
     flow.add_argument("--seed", type=int, default=0, metavar="S", help="seeds S, S+1, ... (default: 0)")
     flow.add_argument(
-        "--seeds", type=_integers, metavar="A,B", help="these seeds, instead of --count and --seed"
+        "--seeds", type=integers, metavar="A,B", help="these seeds, instead of --count and --seed"
     )
     flow.add_argument(
-        "--labels", type=_integers, metavar="A,B", help="classes to draw, in turn; none: unconditional"
+        "--labels", type=integers, metavar="A,B", help="classes to draw, in turn; none: unconditional"
     )
     flow.add_argument(
         "--steps", type=int, default=20, metavar="N", help="grid points from t = 1 to t = 0 (default: 20)"
@@ -150,14 +141,8 @@ def _add_generate(commands: Any) -> None:
     )
     flow.add_argument("--trajectory", action="store_true", help="keep every noisy state and clean prediction")
 
-    work = command.add_argument_group("work and output")
-    work.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: runs/ and a name made from the settings"
-    )
-    work.add_argument("--resume", action="store_true", help="finish an interrupted run")
-    work.add_argument(
-        "--overwrite", action="store_true", help="draw anew over what the folder holds of a run"
-    )
+    work = command.add_argument_group("work")
+    add_output_options(command)
     work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
     work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
     work.add_argument(
@@ -165,7 +150,7 @@ def _add_generate(commands: Any) -> None:
     )
     work.add_argument(
         "--memory",
-        type=_bytes,
+        type=size_in_bytes,
         default=1 << 29,
         metavar="SIZE",
         help="working memory beside the images, such as 2GiB (default: 512MiB)",
@@ -177,60 +162,24 @@ def _add_generate(commands: Any) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from dataclasses import asdict, fields
-
     from patchmosaic.generate import Config, Run, generate
 
     if args.batch < 1 or args.count < 1:
         raise InputError("--batch and --count must be at least 1")
     args.seeds = args.seeds or tuple(range(args.seed, args.seed + args.count))
-    config = Config(**{field.name: getattr(args, field.name) for field in fields(Config)})
-    _check_device(args.device)
+    config = settings(Config, args)
+    check_device(args.device)
     data = config.load()
     machine = config.build(data, args.engine, args.memory, args.device)
-    run = Run(args.out or Path("runs") / _run_name(asdict(config), data.name), config, data, machine)
-    if run.open(args.resume, args.overwrite):
+    folder = args.out or default_folder(f"{data.name}-{config.machine}", config)
+    run = Run(folder, config, data, machine)
+    if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {run.folder / 'grid.png'}")
         return
     print(f"{config.machine} over {len(data):,} images of {data.name}, {run.describe_locality()}")
     started = time.monotonic()
     generate(run, args.batch)
     print(f"{len(config.seeds)} pictures in {time.monotonic() - started:.1f} s: {run.folder / 'grid.png'}")
-
-
-def _run_name(config: dict[str, Any], data_name: str) -> str:
-    import hashlib
-    import json
-
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{data_name}-{config['machine']}-{digest}"
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"device {device!r} is not available here; use --device cpu") from None
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers such as 0,1,2") from None
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 2GiB")
-    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,21 +1,20 @@
 """A recorded, resumable run: pictures from a machine, each beside its nearest training image."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from patchmosaic import presets, viz
-from patchmosaic.data import Dataset, load_dataset
+from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
-from patchmosaic.records import differences, read_json, read_tensors, versions, write_json, write_tensors
+from patchmosaic.records import RunFolder, read_tensors, versions, write_json, write_tensors
 from patchmosaic.sampling import SOLVERS, Step, draw_noise, generators, reverse_flow, time_grid
 from patchmosaic.schedule import SCHEDULES
 
@@ -31,16 +30,9 @@ MACHINE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DataSettings):
     """Everything that decides the result of a run; equal configurations give equal bytes."""
 
-    data: str = "digits"
-    size: int | None = None
-    channels: int | None = None
-    classes: tuple[str, ...] | None = None
-    limit: int | None = None
-    subset_seed: int | None = None
-    split: str = "train"
     machine: str = "bbels"
     window: int | None = None
     scales: str | None = None
@@ -77,18 +69,6 @@ class Config:
         if self.padding is not None and self.machine != "ls":
             raise InputError(f"padding is a choice for ls only; {self.machine} has its own")
 
-    def load(self) -> Dataset:
-        """The training images."""
-        return load_dataset(
-            self.data,
-            size=self.size,
-            channels=self.channels,
-            classes=self.classes and [int(name) if name.isdigit() else name for name in self.classes],
-            limit=self.limit,
-            seed=self.subset_seed,
-            split=self.split,
-        )
-
     def locality(self, data: Dataset) -> Locality:
         """The window, the named or saved scales, or the rule of thumb for the images' size."""
         if self.machine not in presets.LOCAL_MACHINES or self.window is not None:
@@ -119,8 +99,9 @@ class Config:
         return machine.to(device)
 
 
+@final
 class Run:
-    """A folder that holds one run.
+    """Pictures, and the folder that holds them.
 
     ``run.json`` (configuration, data fingerprint, versions) is written first, ``samples.safetensors`` and the
     pictures last; in between ``unfinished/`` holds finished batches and the state of the current one.
@@ -134,7 +115,6 @@ class Run:
 
     def __init__(self, folder: Path, config: Config, data: Dataset, machine: ScoreMachine):
         self.folder, self.config, self.data, self.machine = folder, config, data, machine
-        self.partial = folder / "unfinished"
         locality = machine.locality
         windows = locality.windows if isinstance(locality, LocalitySchedule) else locality
         alpha_bars = locality.alpha_bars if isinstance(locality, LocalitySchedule) else None
@@ -149,48 +129,11 @@ class Run:
             },
             "versions": versions(),
         }
-        self.record = json.loads(json.dumps(record))
-
-    def open(self, resume: bool, overwrite: bool) -> bool:
-        """Make the folder ready; returns whether the run in it is already complete.
-
-        Raises:
-            InputError: where going on would lose somebody's results.
-        """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file; choose a folder with --out")
-        record = self.folder / "run.json"
-        if record.exists():
-            complete = self._check_found(read_json(record), resume, overwrite)
-            if complete and not overwrite:
-                return True
-        elif resume:
-            raise InputError(f"nothing to resume in {self.folder}: no run was started there")
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} holds other files; choose an empty or new folder with --out")
-        if not resume:
-            self._clear()
-        write_json(record, self.record)
-        return False
-
-    def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
-        """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
-        complete = (self.folder / "samples.safetensors").exists()
-        different = differences(found, self.record)
-        if different and not overwrite:
-            raise InputError(
-                f"{self.folder} holds a run with other settings ({different}): "
-                "repeat its command, choose another --out, or --overwrite it"
-            )
-        if not complete and not (resume or overwrite):
-            raise InputError(
-                f"{self.folder} holds an unfinished run: --resume it, or --overwrite to start anew"
-            )
-        return complete and not different
+        self.files = RunFolder(folder, record, ("metrics.json", "grid.png", "samples.safetensors"))
 
     def describe_locality(self) -> str:
         """The windows used, in words."""
-        windows = self.record["locality"]["windows"]
+        windows = self.files.record["locality"]["windows"]
         if windows is None:
             return "each pixel seeing the whole image"
         if isinstance(windows, int):
@@ -199,16 +142,11 @@ class Run:
             f"each pixel seeing from {windows[0]} x {windows[0]} (low noise) to {windows[-1]} x {windows[-1]}"
         )
 
-    def _clear(self) -> None:
-        results = (self.folder / name for name in ("samples.safetensors", "metrics.json", "grid.png"))
-        for path in (*self.partial.glob("*"), *results):
-            path.unlink(missing_ok=True)
-
     def batches(self, size: int) -> Iterator[tuple[Path, slice]]:
         """Where each batch of samples is kept, and which samples it holds."""
         for start in range(0, len(self.config.seeds), size):
             rows = slice(start, min(start + size, len(self.config.seeds)))
-            yield self.partial / f"{rows.start}-{rows.stop}.safetensors", rows
+            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
 
     def labels(self) -> Tensor | None:
         """One class per sample: the given ones in turn."""
@@ -235,9 +173,7 @@ class Run:
             {"nearest_rmse": rmse.tolist(), "nearest_rmse_median": float(rmse.median())},
         )
         write_tensors(self.folder / "samples.safetensors", tensors)
-        for path in self.partial.glob("*"):
-            path.unlink()
-        self.partial.rmdir()
+        self.files.close()
 
     def _draw(self, images: Tensor, found: Tensor, rows: Tensor, rmse: Tensor, labels: Tensor | None) -> None:
         captions = []
@@ -253,7 +189,7 @@ def generate(run: Run, batch: int) -> None:
     """Draw every sample of a run that is not drawn yet.
 
     Args:
-        run: opened with :meth:`Run.open`.
+        run: whose files are opened.
         batch: samples at a time; does not change the result.
     """
     from tqdm import tqdm

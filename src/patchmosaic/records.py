@@ -3,9 +3,9 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -74,6 +74,70 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+@final
+class RunFolder:
+    """A folder that holds one run.
+
+    ``run.json`` (what decides the result, and versions) is written first, the last of the results last; in between
+    ``unfinished/`` holds what a resumed run goes on from.
+
+    Args:
+        path: where; made if missing.
+        record: sections of settings, data and versions.
+        results: names of the files of a complete run, in the order of their making.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], results: Sequence[str]):
+        self.path, self.results = path, results
+        self.record = json.loads(json.dumps(record))
+        self.partial = path / "unfinished"
+
+    def open(self, resume: bool, overwrite: bool) -> bool:
+        """Make the folder ready; returns whether the run in it is already complete.
+
+        Raises:
+            InputError: where going on would lose somebody's results.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; choose a folder with --out")
+        record = self.path / "run.json"
+        if record.exists():
+            complete = self._check_found(read_json(record), resume, overwrite)
+            if complete and not overwrite:
+                return True
+        elif resume:
+            raise InputError(f"nothing to resume in {self.path}: no run was started there")
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise InputError(f"{self.path} holds other files; choose an empty or new folder with --out")
+        if not resume:
+            for path in (*self.partial.glob("*"), *(self.path / name for name in self.results)):
+                path.unlink(missing_ok=True)
+        write_json(record, self.record)
+        return False
+
+    def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+        """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
+        complete = (self.path / self.results[-1]).exists()
+        different = differences(found, self.record)
+        if different and not overwrite:
+            raise InputError(
+                f"{self.path} holds a run with other settings ({different}): "
+                "repeat its command, choose another --out, or --overwrite it"
+            )
+        if not complete and not (resume or overwrite):
+            raise InputError(
+                f"{self.path} holds an unfinished run: --resume it, or --overwrite to start anew"
+            )
+        return complete and not different
+
+    def close(self) -> None:
+        """Clear up after the last result is written."""
+        for path in self.partial.glob("*"):
+            path.unlink()
+        if self.partial.exists():
+            self.partial.rmdir()
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -1,0 +1,30 @@
+"""Which training images a command uses: settings that can be recorded and read back."""
+
+from dataclasses import dataclass
+
+from patchmosaic.data.dataset import Dataset, load_dataset
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The arguments of :func:`load_dataset`, as the command line takes them."""
+
+    data: str = "digits"
+    size: int | None = None
+    channels: int | None = None
+    classes: tuple[str, ...] | None = None
+    limit: int | None = None
+    subset_seed: int | None = None
+    split: str = "train"
+
+    def load(self) -> Dataset:
+        """The training images."""
+        return load_dataset(
+            self.data,
+            size=self.size,
+            channels=self.channels,
+            classes=self.classes and [int(name) if name.isdigit() else name for name in self.classes],
+            limit=self.limit,
+            seed=self.subset_seed,
+            split=self.split,
+        )

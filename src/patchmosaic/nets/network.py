@@ -1,0 +1,195 @@
+"""A trained network as a denoiser, and folders that hold one."""
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from patchmosaic.data import DataSettings
+from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser, per_sample
+from patchmosaic.errors import InputError
+from patchmosaic.locality import LocalitySchedule
+from patchmosaic.records import read_json
+from patchmosaic.schedule import ArraySchedule, CosineSchedule, Schedule
+
+BUNDLED = Path(__file__).with_name("digits")
+TRAINING_STEPS = 1000  # time step k of our networks is t = (k + 1) / 1000
+_PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}  # diffusers' names
+
+
+@final
+class Network(Denoiser):
+    """A diffusers-style model of noise, asked by alpha_bar.
+
+    Args:
+        model: called as ``model(x, timestep, class_labels).sample``; UNet2DModel, or one of ours.
+        schedule: its noise schedule: time step k of ``training_steps`` is t = (k + 1) / training_steps.
+        predicts: "epsilon", "x0" or "v".
+        training_steps: see ``schedule``.
+        folder: where it was loaded from, if it was.
+
+    Attributes:
+        shape: (C, H, W) of the images it was made for.
+        classes: how many classes it can be asked for; None: unconditional.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Schedule | None = None,
+        predicts: str = "epsilon",
+        training_steps: int = TRAINING_STEPS,
+        folder: Path | None = None,
+    ):
+        self.model = model.eval()
+        self.schedule = schedule or CosineSchedule()
+        self.training_steps, self.folder = training_steps, folder
+        self._denoiser = FunctionDenoiser(self._call, predicts)
+        config: Any = model.config
+        size = config["sample_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        self.shape: tuple[int, int, int] = (config["in_channels"], height, width)
+        self.classes: int | None = config.get("num_class_embeds")
+
+    def denoise(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """See :meth:`Denoiser.denoise`.
+
+        Raises:
+            InputError: for images of other channels, labels that do not fit the network, or NaN from it.
+        """
+        return self._denoiser.denoise(x, alpha_bar, labels)
+
+    def differentiable_epsilon(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's own output with its graph, for derivatives with respect to ``x``."""
+        return self._call(x, torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64), labels)
+
+    def _call(self, x: Tensor, alpha_bar: Tensor, labels: Tensor | None) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.shape[0]:
+            raise InputError(
+                f"this network takes images of {self.shape[0]} channels, not shape {tuple(x.shape)}"
+            )
+        if (labels is None) != (self.classes is None):
+            raise InputError(
+                f"this network draws one of {self.classes} classes: give labels"
+                if labels is None
+                else "this network has no classes: leave out the labels"
+            )
+        if labels is not None and not bool(((labels >= 0) & (labels < (self.classes or 0))).all()):
+            raise InputError(f"labels must be 0 to {(self.classes or 0) - 1} for this network")
+        steps = self.schedule.time(alpha_bar) * self.training_steps - 1
+        parameter = next(self.model.parameters())
+        return self.model(
+            x.to(parameter), steps.to(parameter), None if labels is None else labels.to(parameter.device)
+        ).sample.to(x)
+
+    @property
+    def receptive_field(self) -> int | None:
+        """The side of the square that a pixel sees, where the network knows."""
+        return getattr(self.model, "receptive_field", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of its weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().float().numpy().tobytes())
+        return digest.hexdigest()
+
+    def recipe(self) -> dict[str, Any] | None:
+        """The ``run.json`` of its training, if it was trained by ``patchmosaic train``."""
+        path = None if self.folder is None else self.folder / "run.json"
+        return read_json(path) if path is not None and path.exists() else None
+
+    def data(self) -> DataSettings | None:
+        """What it was trained on, if that is known."""
+        recipe = self.recipe()
+        if recipe is None:
+            return None
+        found = recipe["config"]["data"]
+        return DataSettings(**{**found, "classes": found["classes"] and tuple(found["classes"])})
+
+    def scales(self, machine: str) -> LocalitySchedule | None:
+        """The windows calibrated for a machine, if ``scales/MACHINE.json`` lies in its folder."""
+        path = None if self.folder is None else self.folder / "scales" / f"{machine}.json"
+        return LocalitySchedule.load(path) if path is not None and path.exists() else None
+
+
+def load_network(path: str | Path | None = None, device: str = "cpu") -> Network:
+    """A network from a folder.
+
+    Args:
+        path: what ``patchmosaic train`` made, or a ``UNet2DModel`` or a pipeline with one as saved by diffusers;
+            None for the bundled one, trained on scikit-learn's digits. A scheduler saved with it gives its noise
+            levels; without one they are the paper's cosine.
+        device: where to put it.
+
+    Raises:
+        InputError: for a folder that holds no such network, or damaged files.
+    """
+    folder = BUNDLED if path is None else Path(path)
+    if (folder / "network").is_dir():  # the run folder of a training
+        folder = folder / "network"
+    place = folder / "unet" if (folder / "unet" / "config.json").exists() else folder
+    if not (place / "config.json").exists():
+        raise InputError(
+            f"{folder} holds no network: give a folder with config.json, as train or diffusers save it"
+        )
+    config = read_json(place / "config.json")
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    kinds = model_kinds()
+    if name not in kinds:
+        raise InputError(f"{place} holds a {name}, and not one of {', '.join(kinds)}")
+    try:
+        model = kinds[name].from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False)
+    except InputError:
+        raise
+    except Exception as error:  # what diffusers raises depends on what is wrong
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot load the network in {place}: {reason[:300]}") from None
+    schedule, predicts, steps = _scheduler(folder, place)
+    return Network(model.to(device), schedule, predicts, steps, place)
+
+
+def save_network(model: Any, folder: Path) -> None:
+    """Write weights, configuration and the noise schedule of one of our trainings, as diffusers reads them."""
+    from diffusers import DDPMScheduler
+
+    model.save_pretrained(folder, safe_serialization=True)
+    alpha_bars = [1.0, *(CosineSchedule().alpha_bar((k + 1) / TRAINING_STEPS) for k in range(TRAINING_STEPS))]
+    betas = [1 - b / a for a, b in pairwise(alpha_bars)]
+    scheduler: Any = DDPMScheduler(TRAINING_STEPS, trained_betas=betas, clip_sample=False)
+    scheduler.save_pretrained(folder)
+
+
+def model_kinds() -> dict[str, Any]:
+    """The classes that can be trained and loaded, by name."""
+    from diffusers import UNet2DModel
+
+    from patchmosaic.nets.resnet import ResNet
+    from patchmosaic.nets.unet import UNet
+
+    return {"ResNet": ResNet, "UNet": UNet, "UNet2DModel": UNet2DModel}
+
+
+def _scheduler(folder: Path, place: Path) -> tuple[Schedule, str, int]:
+    from diffusers import DDPMScheduler
+
+    for path in (place / "scheduler_config.json", folder / "scheduler" / "scheduler_config.json"):
+        if path.exists():
+            config = read_json(path)
+            try:
+                scheduler = DDPMScheduler.from_config(config)
+                predicts = _PREDICTIONS[scheduler.config["prediction_type"]]
+            except (TypeError, ValueError, KeyError, NotImplementedError) as error:
+                raise InputError(f"cannot use the noise schedule in {path}: {error}") from None
+            return ArraySchedule(scheduler.alphas_cumprod), predicts, len(scheduler.alphas_cumprod)
+    return CosineSchedule(), "epsilon", TRAINING_STEPS

@@ -1,0 +1,91 @@
+"""Command-line options that several commands share."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from patchmosaic.errors import InputError
+
+_Settings = TypeVar("_Settings")
+
+
+def add_data_options(command: argparse.ArgumentParser) -> None:
+    """The options behind :class:`patchmosaic.data.DataSettings`."""
+    data = command.add_argument_group("training images")
+    data.add_argument(
+        "--data",
+        default="digits",
+        metavar="SOURCE",
+        help="digits (default), two-tone, a .parquet/.npz/.npy/IDX file, a folder of images, or hub:NAME",
+    )
+    data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
+    data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
+    data.add_argument(
+        "--classes", type=names, metavar="A,B", help="use only these classes, by name or number"
+    )
+    data.add_argument(
+        "--limit", type=int, metavar="N", help="use the first N images, or a random N with --subset-seed"
+    )
+    data.add_argument("--subset-seed", type=int, metavar="SEED", help="draw the subset of --limit at random")
+    data.add_argument("--split", default="train", help="split of a hub:NAME data set (default: train)")
+
+
+def add_output_options(command: argparse.ArgumentParser) -> None:
+    """Where results go, and what happens to those that are there."""
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: runs/ and a name made from the settings"
+    )
+    output.add_argument("--resume", action="store_true", help="finish an interrupted run")
+    output.add_argument(
+        "--overwrite", action="store_true", help="start anew over what the folder holds of a run"
+    )
+
+
+def settings(kind: type[_Settings], args: argparse.Namespace) -> _Settings:
+    """A dataclass of settings from arguments of the same names."""
+    from dataclasses import fields
+
+    return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def default_folder(name: str, config: object) -> Path:
+    """``runs/`` and a name that tells settings apart."""
+    import hashlib
+    import json
+    from dataclasses import asdict
+
+    content = json.dumps(asdict(config), sort_keys=True)  # type: ignore[call-overload]
+    return Path("runs") / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def check_device(device: str) -> None:
+    """InputError where the device is not there."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device {device!r} is not available here; use --device cpu") from None
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """A type of argument: 0,1,2."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers such as 0,1,2") from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A type of argument: a,b,c."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def size_in_bytes(text: str) -> int:
+    """A type of argument: 512MiB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 2GiB")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
