@@ -1,0 +1,1 @@
+"""The commands: options, and calls into the library."""
