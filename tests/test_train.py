@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from mistakes import assert_one_clear_line
 
 import patchmosaic as pm
+from mistakes import assert_one_clear_line
 from patchmosaic import train
 from patchmosaic.cli import main
 from patchmosaic.data import DataSettings
