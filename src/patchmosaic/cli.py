@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     from patchmosaic import __version__
     from patchmosaic.bench.command import add_bench
-    from patchmosaic.commands.train import add_train
+    from patchmosaic.training.command import add_train
 
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)

@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from patchmosaic.data import DataSettings
     from patchmosaic.errors import InputError
-    from patchmosaic.train import Training, TrainSettings
+    from patchmosaic.training import Training, TrainSettings
 
     names = [field.name for field in fields(TrainSettings) if field.name != "data"]
     config = TrainSettings(settings(DataSettings, args), **{name: getattr(args, name) for name in names})

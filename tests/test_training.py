@@ -6,12 +6,12 @@ import torch
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic import train
 from patchmosaic.cli import main
 from patchmosaic.data import DataSettings
 from patchmosaic.nets import load_network
 from patchmosaic.records import read_tensors
-from patchmosaic.train import Batches, Training, TrainSettings
+from patchmosaic.training import Batches, Training, TrainSettings
+from patchmosaic.training import training as module
 
 SMALL = ["--limit", "50", "--width", "8", "--layers", "2", "--batch", "16", "--steps", "9", "--lr", "1e-3"]
 
@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path, capsys):
 
 
 def test_a_loss_that_does_not_fall_stops_with_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_PATIENCE", 5)
+    monkeypatch.setattr(module, "_PATIENCE", 5)
     data = pm.load_dataset("digits", limit=16)
     training = Training(tmp_path, TrainSettings(width=4, layers=1, steps=9, lr=1e-9), data)
     with pytest.raises(pm.InputError, match="after 5 steps the loss"):

@@ -3,129 +3,28 @@
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patchmosaic import viz
-from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network, save_network
-from patchmosaic.nets.build import NETWORKS, build
+from patchmosaic.nets.build import build
 from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, sample
-from patchmosaic.schedule import CosineSchedule
+from patchmosaic.training.batches import Batches
+from patchmosaic.training.settings import TrainSettings
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _PATIENCE = 1000  # steps after which the loss must have fallen
 _WINDOW = 100  # steps over which it is averaged for that
 _GRID = 16  # pictures drawn now and then
-_TRAINING_IN_PRECISION = ("no", "fp16", "bf16")
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides a trained network; the defaults are the paper's.
-
-    Attributes:
-        data: the training images.
-        network: a name in ``NETWORKS``.
-        width: channels inside (of the UNets: at the finest scale); None: the network's default.
-        layers: residual convolutions (of the UNets: in each block); None: the network's default.
-        padding: "zeros" or "circular".
-        conditional: condition on the class.
-        epochs: passes over the images.
-        steps: number of batches instead of ``epochs``.
-        batch: images in a batch.
-        lr: learning rate of Adam at the first step.
-        decay: factor on the learning rate at every step.
-        ema: share of the averaged weights that stays at every step; 0 keeps the last weights instead.
-        seed: decides initial weights, batches, times and noise.
-        precision: "no", "fp16" or "bf16", as accelerate's mixed precision.
-    """
-
-    data: DataSettings = field(default_factory=DataSettings)
-    network: str = "resnet"
-    width: int | None = None
-    layers: int | None = None
-    padding: str = "zeros"
-    conditional: bool = False
-    epochs: int = 300
-    steps: int | None = None
-    batch: int = 128
-    lr: float = 1e-4
-    decay: float = 0.999965
-    ema: float = 0.0
-    seed: int = 0
-    precision: str = "no"
-
-    def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
-        if self.precision not in _TRAINING_IN_PRECISION:
-            raise InputError(
-                f"precision must be one of {', '.join(_TRAINING_IN_PRECISION)}, not {self.precision!r}"
-            )
-        for name in ("width", "layers", "epochs", "steps", "batch"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
-        if not (0 < self.lr < 10 and 0 < self.decay <= 1 and 0 <= self.ema < 1):
-            raise InputError("need 0 < lr < 10, 0 < decay <= 1 and 0 <= ema < 1")
-        if not 0 <= self.seed < 1 << 31:
-            raise InputError("seed must be from 0 to 2^31 - 1")
-
-    def total_steps(self, images: int) -> int:
-        """Batches in the whole training."""
-        return self.steps or self.epochs * -(-images // self.batch)
-
-
-class Batches:
-    """The batch of every step from the seed and the step alone, so that a resumed training sees the same ones.
-
-    Args:
-        data: images and labels.
-        settings: what decides the batches.
-    """
-
-    def __init__(self, data: Dataset, settings: TrainSettings):
-        self.data, self.settings = data, settings
-        self.schedule = CosineSchedule()
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
-
-    def of(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Noisy images, their noise, time in [0, 1] and labels; each image once in an epoch."""
-        size, count = self.settings.batch, len(self.data)
-        epoch, place = divmod(step, -(-count // size))
-        if epoch != self._epoch:
-            shuffle = _generator(self.settings.seed, epoch, 1)
-            self._epoch, self._order = epoch, torch.randperm(count, generator=shuffle)
-        rows = self._order[place * size : (place + 1) * size]
-        rng = _generator(self.settings.seed, step, 0)
-        images = _values(self.data.pixels[rows])
-        noise = torch.randn(images.shape, generator=rng)
-        # One time in each of as many equal parts of [0, 1]: uniform, and the loss of a batch varies less.
-        times = (torch.arange(len(rows)) + torch.rand(len(rows), generator=rng)) / len(rows)
-        alpha_bar = self.schedule.alpha_bar(times).float().view(-1, 1, 1, 1)
-        noisy = alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise
-        labels = None
-        if self.settings.conditional and self.data.labels is not None:
-            labels = self.data.labels[rows]
-        return noisy, noise, times, labels
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    """One for each sequence of numbers; torch's own seeds keep 32 bits only."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-
-
-def _values(pixels: Tensor) -> Float[Tensor, "n c h w"]:
-    return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels
 
 
 @final

@@ -1,1 +1,0 @@
-"""The commands: options, and calls into the library."""
