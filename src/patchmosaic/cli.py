@@ -59,12 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     from patchmosaic import __version__
     from patchmosaic.bench.command import add_bench
+    from patchmosaic.comparison.command import add_compare
 
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"patchmosaic {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
     _add_generate(commands)
+    add_compare(commands)
     add_bench(commands)
     return parser
 
