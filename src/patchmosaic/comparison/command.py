@@ -144,7 +144,7 @@ def _compare(args: argparse.Namespace) -> None:
         started = time.monotonic()
         write_results(run, run.draw())
         print(f"{len(settings.seeds)} seeds in {time.monotonic() - started:.1f} s: {folder / 'report.html'}")
-    print(f"\n{table(read_json(folder / 'summary.json'))}")
+    print(f"\n{table(read_json(folder / 'summary.json'), settings.machines)}")
 
 
 def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:

@@ -9,5 +9,5 @@ def short(machine: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """99 %, or a dash."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+    """97.5 %, or a dash."""
+    return "–" if share is None else f"{100 * share:.3g} %"

@@ -58,9 +58,7 @@ def pairs(result: Comparison, seeds: Sequence[int], data: str) -> "Image.Image":
     scale = max(1, _CELL // max(pixels_high, pixels_wide))
     cell_height, cell_width = scale * pixels_high + _GAP, scale * pixels_wide + _GAP
     below = _TOP + len(rows) * cell_height
-    title = (
-        f"The same noise, to a network trained on {data} ({result.main} steps) and to theory ({result.steps})"
-    )
+    title = f"The same noise, to a network trained on {data} ({result.main} steps) and to theory ({result.steps} steps)"
     subtitle = f"Shown: {describe_shown(result)}."
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, font(34)), probe.textlength(subtitle, font(24)))

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ def _rows(run: Run, result: Comparison) -> Iterator[tuple[Any, ...]]:
                 yield (seed, label, steps, machine, *(float(metrics[name][i]) for name in METRICS))
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(summary: dict[str, Any], machines: Sequence[str]) -> str:
     """What the terminal shows: a line for each machine, columns for each number of network steps."""
     runs = [summary, *summary["also"]]
     heads = [f"network in {run['network_steps']} steps" for run in runs]
@@ -60,7 +60,7 @@ def table(summary: dict[str, Any]) -> str:
         f"{'':8}" + "".join(f"   {head:<42}" for head in heads),
         f"{'machine':8}" + f"   {'r median (mean)':<17}{'r2':>7}{'R2':>9}{'beats IS':>9}" * len(runs),
     ]
-    for name in summary["machines"]:
+    for name in machines:
         cells = (_cells(run["machines"][name]) for run in runs)
         lines.append(f"{short(name):8}" + "".join(cells))
     return "\n".join(line.rstrip() for line in lines)

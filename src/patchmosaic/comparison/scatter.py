@@ -1,5 +1,6 @@
 """r of a machine against r of IS, seed by seed (Kamb & Ganguli 2025, fig. 10)."""
 
+import math
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -22,7 +23,7 @@ def scatters(result: Comparison) -> dict[str, "Image.Image"]:
     if IDEAL not in found:
         return {}
     lowest = min(float(metrics["r"].min()) for metrics in found.values())
-    low = 0.0 if lowest >= 0 else -0.5 if lowest >= -0.5 else -1.0
+    low = min(0.5, math.floor(4 * lowest) / 4 if lowest >= 0 else math.floor(2 * lowest) / 2)
     return {
         name: _panel(found[IDEAL]["r"], metrics["r"], low, name, percent(result.beats_is(result.main, name)))
         for name, metrics in found.items()
@@ -53,8 +54,9 @@ def _panel(
     draw = ImageDraw.Draw(page)
     draw.text((_LEFT, 30), f"{short(machine)} against IS", INK, font(32))
     draw.text((_LEFT, 76), f"above the diagonal: {share} of {len(x)} seeds", FAINT, font(25))
-    for k in range(5):
-        tick = low + (1 - low) * k / 4
+    spacing = 0.25 if low >= 0 else 0.5
+    for k in range(round((1 - low) / spacing) + 1):
+        tick = low + k * spacing
         draw.line((*at(tick, low), *at(tick, 1)), _GRID, 2)
         draw.line((*at(low, tick), *at(1, tick)), _GRID, 2)
         right, down = at(tick, low)
@@ -69,5 +71,5 @@ def _panel(
     upright = Image.new("RGB", (_SIDE, 34), PAPER)
     text = f"r of {short(machine)} with the network"
     ImageDraw.Draw(upright).text((_SIDE // 2, 2), text, INK, font(25), anchor="mt")
-    page.paste(upright.rotate(90, expand=True), (4, _TOP))
+    page.paste(upright.rotate(90, expand=True), (8, _TOP))
     return page
