@@ -1,6 +1,7 @@
 """Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
 
 from patchmosaic import presets
+from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.denoiser import Denoiser, FunctionDenoiser
 from patchmosaic.errors import InputError
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArraySchedule",
+    "Comparison",
     "CosineSchedule",
     "Dataset",
     "Denoiser",
@@ -33,6 +35,7 @@ __all__ = [
     "Schedule",
     "ScoreMachine",
     "Step",
+    "compare",
     "draw_noise",
     "generators",
     "load_dataset",

@@ -73,17 +73,9 @@ class Config(DataSettings):
         """The window, the named or saved scales, or the rule of thumb for the images' size."""
         if self.machine not in presets.LOCAL_MACHINES or self.window is not None:
             return self.window
-        late = self.start == "authors"
         if self.scales is None:
             return presets.rule_of_thumb(min(data.pixels.shape[2:]))
-        if self.scales in presets.PUBLISHED_SCALES:
-            return presets.published_scales(self.scales, authors_index=late)
-        if not Path(self.scales).is_file():
-            known = ", ".join(presets.PUBLISHED_SCALES)
-            raise InputError(f"no scales called {self.scales!r}: give a JSON file, or one of {known}")
-        if late:
-            raise InputError("start='authors' shifts published scales; a file's are used as they stand")
-        return LocalitySchedule.load(self.scales)
+        return presets.find_scales(self.scales, authors_index=self.start == "authors")
 
     def build(self, data: Dataset, engine: str, memory_budget: int, device: str) -> ScoreMachine:
         """The machine over ``data``."""

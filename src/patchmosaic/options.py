@@ -10,14 +10,20 @@ from patchmosaic.errors import InputError
 _Settings = TypeVar("_Settings")
 
 
-def add_data_options(command: argparse.ArgumentParser) -> None:
-    """The options behind :class:`patchmosaic.data.DataSettings`."""
+def add_data_options(command: argparse.ArgumentParser, source: str | None = "digits") -> None:
+    """The options behind :class:`patchmosaic.data.DataSettings`.
+
+    Args:
+        command: where they are added.
+        source: used without --data; None: the network's own training images, and what is not given stays None.
+    """
     data = command.add_argument_group("training images")
     data.add_argument(
         "--data",
-        default="digits",
+        default=source,
         metavar="SOURCE",
-        help="digits (default), two-tone, a .parquet/.npz/.npy/IDX file, a folder of images, or hub:NAME",
+        help="digits, two-tone, a .parquet/.npz/.npy/IDX file, a folder of images, or hub:NAME "
+        f"(default: {source or 'what the network was trained on'})",
     )
     data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
     data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
@@ -28,7 +34,12 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
         "--limit", type=int, metavar="N", help="use the first N images, or a random N with --subset-seed"
     )
     data.add_argument("--subset-seed", type=int, metavar="SEED", help="draw the subset of --limit at random")
-    data.add_argument("--split", default="train", help="split of a hub:NAME data set (default: train)")
+    data.add_argument(
+        "--split",
+        default=source and "train",
+        metavar="NAME",
+        help="split of a hub:NAME data set (default: train)",
+    )
 
 
 def add_output_options(command: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """The paper's machines by name, and the scales its authors published."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,23 @@ def published_scales(name: str, *, authors_index: bool = False) -> LocalitySched
     if name not in PUBLISHED_SCALES:
         raise InputError(f"no published scales called {name!r}; there are {', '.join(PUBLISHED_SCALES)}")
     return LocalitySchedule.from_steps(PUBLISHED_SCALES[name], CosineSchedule(), authors_index=authors_index)
+
+
+def find_scales(name: str, *, authors_index: bool = False) -> LocalitySchedule:
+    """Published scales by name, or scales from a JSON file, which cannot be read one index off.
+
+    Args:
+        name: a key of ``PUBLISHED_SCALES``, or the path of what :meth:`LocalitySchedule.save` wrote.
+        authors_index: as in :meth:`LocalitySchedule.from_steps`.
+    """
+    if name in PUBLISHED_SCALES:
+        return published_scales(name, authors_index=authors_index)
+    if not Path(name).is_file():
+        known = ", ".join(PUBLISHED_SCALES)
+        raise InputError(f"no scales called {name!r}: give a JSON file, or one of {known}")
+    if authors_index:
+        raise InputError("start='authors' shifts published scales; a file's are used as they stand")
+    return LocalitySchedule.load(name)
 
 
 def rule_of_thumb(size: int, schedule: Schedule | None = None) -> LocalitySchedule:

@@ -1,0 +1,175 @@
+"""``patchmosaic compare``."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from patchmosaic.errors import InputError
+from patchmosaic.options import (
+    add_data_options,
+    add_output_options,
+    check_device,
+    default_folder,
+    integers,
+    names,
+    size_in_bytes,
+)
+
+_DESCRIPTION = """\
+Give the same noise and the same labels to a trained network and to score machines, and measure how well each
+machine predicts what the network draws.
+
+The output folder holds report.html (everything in one page), summary.json, per_seed.csv, pairs.png (network above
+theory), scatter.png (each machine against the ideal one), samples.safetensors (every picture), and run.json
+(settings, fingerprints of data and network, windows, versions)."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic compare
+      the network that comes with patchmosaic, on 100 seeds
+  patchmosaic compare --network runs/my-network --count 20 --network-steps 50
+      a quicker look at a network from patchmosaic train
+  patchmosaic compare --network unet/ --data cifar10-train.parquet --scales cifar10-resnet --labels 3,5
+      a UNet2DModel saved by diffusers, two of its classes in turn
+
+Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
+
+
+def add_compare(commands: Any) -> None:
+    """Register the command with the parsers of a program."""
+    command = commands.add_parser(
+        "compare",
+        help="the same noise to a trained network and to score machines",
+        usage="patchmosaic compare [options]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_who(command)
+    add_data_options(command, source=None)
+    _add_flow(command)
+    add_output_options(command)
+    work = command.add_argument_group("work")
+    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    work.add_argument(
+        "--memory",
+        type=size_in_bytes,
+        default=1 << 29,
+        metavar="SIZE",
+        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
+    )
+    work.add_argument(
+        "--batch",
+        type=int,
+        default=10,
+        metavar="N",
+        help="pictures at a time (default: 10); a network's last bits depend on it",
+    )
+    command.set_defaults(run=_compare)
+
+
+def _add_who(command: argparse.ArgumentParser) -> None:
+    from patchmosaic.presets import MACHINES, PUBLISHED_SCALES
+
+    who = command.add_argument_group("network and machines")
+    who.add_argument(
+        "--network",
+        metavar="FOLDER",
+        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, of digits)",
+    )
+    who.add_argument(
+        "--machines",
+        type=names,
+        metavar="A,B",
+        help=f"of {', '.join(MACHINES)} (default: is,ls,bbels; is,ls,els if the network wraps around)",
+    )
+    who.add_argument(
+        "--scales",
+        metavar="NAME",
+        help="a window for each noise level: a folder with MACHINE.json files, a JSON file, or "
+        f"{', '.join(PUBLISHED_SCALES)} (default: calibrated on the network, else from 3 to half the image)",
+    )
+    who.add_argument(
+        "--window", type=int, metavar="P", help="what a pixel sees at every noise level: P x P, odd"
+    )
+
+
+def _add_flow(command: argparse.ArgumentParser) -> None:
+    flow = command.add_argument_group("reverse flow")
+    flow.add_argument("--count", type=int, default=100, metavar="N", help="how many seeds (default: 100)")
+    flow.add_argument("--seed", type=int, default=0, metavar="S", help="seeds S, S+1, ... (default: 0)")
+    flow.add_argument(
+        "--seeds", type=integers, metavar="A,B", help="these seeds, instead of --count and --seed"
+    )
+    flow.add_argument(
+        "--labels",
+        type=integers,
+        metavar="A,B",
+        help="classes to draw, in turn (default: all that there are)",
+    )
+    flow.add_argument(
+        "--network-steps",
+        type=integers,
+        default=(150, 20),
+        metavar="A,B",
+        help="steps of the network, the main number first (default: 150,20)",
+    )
+    flow.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="steps of the machines (default: 20)"
+    )
+    flow.add_argument(
+        "--start",
+        default="aligned",
+        metavar="WHERE",
+        help="aligned (default), or authors: the machines begin one grid point late, published scales one index off",
+    )
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from patchmosaic.comparison.results import table, write_results
+    from patchmosaic.comparison.run import Run
+    from patchmosaic.nets import load_network
+    from patchmosaic.records import read_json
+
+    check_device(args.device)
+    network = load_network(args.network, args.device)
+    settings, data = _settings(args, network)
+    folder = args.out or default_folder("compare", settings)
+    run = Run(folder, settings, network, data, args.device, args.memory)
+    if run.files.open(args.resume, args.overwrite):
+        print(f"already complete: {folder / 'report.html'}")
+    else:
+        print(run.describe())
+        started = time.monotonic()
+        write_results(run, run.draw())
+        print(f"{len(settings.seeds)} seeds in {time.monotonic() - started:.1f} s: {folder / 'report.html'}")
+    print(f"\n{table(read_json(folder / 'summary.json'), settings.machines)}")
+
+
+def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
+    """The settings, with what the network decides filled in, and the training images."""
+    from dataclasses import asdict, fields, replace
+
+    from patchmosaic.comparison.settings import Settings, data_settings, default_machines, labels_in_turn
+    from patchmosaic.data import DataSettings
+
+    if args.count < 1:
+        raise InputError("--count must be at least 1")
+    given = {field.name: getattr(args, field.name) for field in fields(DataSettings)}
+    source = data_settings(network, {name: value for name, value in given.items() if value is not None})
+    settings = Settings(
+        **asdict(source),
+        network=args.network and str(Path(args.network)),
+        machines=args.machines or default_machines(network),
+        seeds=args.seeds or tuple(range(args.seed, args.seed + args.count)),
+        network_steps=args.network_steps,
+        steps=args.steps,
+        start=args.start,
+        scales=args.scales,
+        window=args.window,
+        batch=args.batch,
+    )
+    data = source.load()
+    labels = labels_in_turn(network, data, args.labels)
+    return replace(settings, labels=labels), data

@@ -1,0 +1,173 @@
+"""``report.html``: the whole comparison in one file that fetches nothing."""
+
+from html import escape
+from typing import Any
+
+from patchmosaic.comparison.compare import Comparison
+from patchmosaic.comparison.html import listed, pixels, row, uri
+from patchmosaic.comparison.names import percent, short
+from patchmosaic.comparison.pictures import describe_shown, shown, stacked
+from patchmosaic.comparison.run import Run
+from patchmosaic.comparison.scatter import scatters
+from patchmosaic.generate import MACHINE_NAMES
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; margin: 0 auto; padding: 24px 16px; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
+p { margin: .4em 0; max-width: 46em; } .faint, figcaption span, th { color: #62626a; }
+img { display: block; } .pixels { image-rendering: pixelated; width: 100%; }
+.side { display: flex; flex-wrap: wrap; gap: 8px 36px; align-items: flex-start; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; margin: .6em 0; }
+caption { text-align: left; font-weight: 600; padding: 0 0 .3em; }
+th, td { text-align: right; white-space: nowrap; padding: .3em .45em; border-bottom: 1px solid #e4e4e8; }
+th { font-weight: 400; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } .best td { font-weight: 650; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)); gap: 18px 10px; margin: 1em 0; }
+figure { margin: 0; } figure img + img { margin-top: 4px; } figcaption { font-size: .77rem; line-height: 1.35; margin-top: 4px; }
+.panels img { width: 380px; max-width: 100%; height: auto; }
+.wide { overflow-x: auto; } .wide td { padding: .2em .6em; } .wide .pixels { width: 36px; margin-left: auto; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
+dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 480px) {
+  table { font-size: .78rem; } th, td { padding: .3em .27em; } .summary :is(th, td):nth-child(4) { display: none; }
+}
+"""
+
+
+def report(run: Run, result: Comparison) -> str:
+    """The page."""
+    parts = (
+        _headline(run, result),
+        _summary(result),
+        _gallery(run, result),
+        _panels(result),
+        _per_seed(run, result),
+        _settings(run),
+    )
+    title = f"Network and theory on {escape(run.data.name)}"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{_STYLE}</style></head>\n<body>\n{''.join(parts)}</body></html>\n"
+    )
+
+
+def _headline(run: Run, result: Comparison) -> str:
+    found = result.summary()
+    said = [f"{short(name)}&nbsp;{found['machines'][name]['r']['median']:.2f}" for name in found["machines"]]
+    return (
+        f"<h1>The same noise, to a network trained on {escape(run.data.name)} and to theory</h1>\n"
+        f"<p>{found['seeds']} seeds. Median correlation r of a closed-form machine's picture with the network's: "
+        f"<strong>{', '.join(said)}</strong> (network in {found['network_steps']} steps, "
+        f"theory in {found['theory_steps']}).</p>\n"
+    )
+
+
+def _summary(result: Comparison) -> str:
+    found = result.summary()
+    tables = "".join(_table(one) for one in (found, *found["also"]))
+    named = "; ".join(f"{short(name)}: {_long(name)}" for name in found["machines"])
+    return (
+        f'<h2>How well theory predicts the network</h2>\n<div class="side">{tables}</div>\n'
+        '<p class="faint">Over the seeds. r: Pearson correlation over all pixels and channels of a picture, r² '
+        "its square; R² = 1 − SS<sub>res</sub>/SS<sub>tot</sub> with the network's picture as reference. Beats IS: "
+        f"share of seeds with a larger r than the ideal machine's. {escape(named)}.</p>\n"
+    )
+
+
+def _table(found: dict[str, Any]) -> str:
+    """A line for each machine, the best median r in bold."""
+    machines = found["machines"]
+    best = max(machines, key=lambda name: machines[name]["r"]["median"])
+    lines = [
+        row(
+            short(name),
+            f"{of['r']['median']:.3f}",
+            f"{of['r']['mean']:.3f}",
+            f"{of['r']['quantiles']['0.05']:.2f} to {of['r']['quantiles']['0.95']:.2f}",
+            f"{of['r2']['median']:.3f}",
+            f"{of['R2']['median']:.3f}",
+            percent(of["beats_is"]),
+            kind="best" if name == best else "",
+        )
+        for name, of in machines.items()
+    ]
+    head = row("", "r median", "mean", "5–95 %", "r² median", "R² median", "beats IS", cell="th")
+    caption = f"<caption>Network in {found['network_steps']} steps</caption>"
+    return f'<table class="summary">{caption}<thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _long(machine: str) -> str:
+    return MACHINE_NAMES[machine].split(" (")[0].lower()
+
+
+def _gallery(run: Run, result: Comparison) -> str:
+    rows = stacked(result)
+    order = ", ".join(name for name, _, _ in rows)
+    figures = []
+    for i in shown(result):
+        pictures = "".join(
+            pixels(images[i], f"{name}, seed {run.settings.seeds[i]}") for name, images, _ in rows
+        )
+        scores = "<br>".join(f"{name} r {float(r[i]):.2f}" for name, _, r in rows if r is not None)
+        label = f", {escape(run.class_name(i))}" if run.labels is not None else ""
+        caption = f"<span>seed {run.settings.seeds[i]}{label}</span><br>{scores}"
+        figures.append(f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>")
+    return (
+        f"<h2>What they draw</h2>\n<p>From top to bottom: {order}, all from the same noise. "
+        f'<span class="faint">Shown: {describe_shown(result)}.</span></p>\n'
+        f'<div class="gallery">{"".join(figures)}</div>\n'
+    )
+
+
+def _panels(result: Comparison) -> str:
+    panels = scatters(result)
+    if not panels:
+        return ""
+    pictures = "".join(
+        f'<img alt="r of {short(name)} against r of IS" src="{uri(panel)}">' for name, panel in panels.items()
+    )
+    return (
+        "<h2>Seed by seed against the ideal machine</h2>\n<p>Each dot is one seed: above the diagonal, "
+        f"the machine predicts the network's picture better than IS does.</p>\n"
+        f'<div class="side panels">{pictures}</div>\n'
+    )
+
+
+def _per_seed(run: Run, result: Comparison) -> str:
+    found = result.metrics[result.main]
+    lines = []
+    for i, seed in enumerate(run.settings.seeds):
+        name = f"{seed} {escape(run.class_name(i))}"
+        network = pixels(result.network[result.main][i], f"Network, seed {seed}")
+        scores = (
+            f"{pixels(result.machines[machine][i], f'{short(machine)}, seed {seed}')}</td>"
+            f"<td>{float(metrics['r'][i]):.3f}</td><td>{float(metrics['R2'][i]):.3f}"
+            for machine, metrics in found.items()
+        )
+        lines.append(row(name.strip(), network, *scores))
+    heads = (f"{short(machine)}</th><th>r</th><th>R²" for machine in found)
+    return (
+        f'<h2>Every seed</h2>\n<p class="faint">Network in {result.main} steps. per_seed.csv holds every measure.'
+        f'</p>\n<div class="wide"><table><thead>{row("seed", "network", *heads, cell="th")}</thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
+    )
+
+
+def _settings(run: Run) -> str:
+    record = run.files.record
+    items: list[tuple[str, Any]] = [
+        (name, value) for name, value in record["config"].items() if value is not None and name != "seeds"
+    ]
+    seeds = record["config"]["seeds"]
+    items.append(("seeds", f"{len(seeds)}, from {seeds[0]} to {seeds[-1]}"))
+    for name, locality in record["locality"].items():
+        if locality["windows"] is not None:
+            items.append(
+                (f"windows of {short(name)}", f"{listed(locality['windows'])} ({locality['source']})")
+            )
+    items += [("network's SHA-256", record["network"]["fingerprint"])]
+    items += [("data's SHA-256", record["data"]["fingerprint"]), *record["versions"].items()]
+    inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(listed(value))}</dd>" for name, value in items)
+    return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"

@@ -1,0 +1,86 @@
+"""The network's pictures with theory's below them, for the same noise."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmosaic.comparison.compare import IDEAL, Comparison
+from patchmosaic.comparison.names import short
+from patchmosaic.viz import to_pil
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INK, FAINT, PAPER = "#1c1c1e", "#6e6e76", "#ffffff"
+_SHOWN = 12
+_CELL, _GAP, _MARGIN, _NAMES, _TOP, _LINE = 150, 12, 48, 170, 140, 32
+
+
+def shown(result: Comparison) -> list[int]:
+    """Rows of some seeds, evenly spaced by rank from the best r of the best machine to the worst."""
+    r = result.metrics[result.main][result.best or IDEAL]["r"]
+    order = r.argsort(descending=True, stable=True).tolist()
+    count = min(_SHOWN, len(order))
+    return [order[round(k * (len(order) - 1) / max(1, count - 1))] for k in range(count)]
+
+
+def describe_shown(result: Comparison) -> str:
+    """Which seeds :func:`shown` takes, in words."""
+    total, count = len(result.network[result.main]), len(shown(result))
+    chosen = "all seeds" if count == total else f"{count} of {total} seeds, evenly spaced by rank"
+    return f"{chosen}, from the best r of {short(result.best or IDEAL)} with the network to the worst"
+
+
+def stacked(result: Comparison) -> list[tuple[str, Float[Tensor, "b c h w"], Float[Tensor, " b"] | None]]:
+    """Network, best machine, IS: the name, the images, and r with the network."""
+    found = result.metrics[result.main]
+    names = [name for name in (result.best, IDEAL) if name is not None and name in found]
+    return [
+        ("Network", result.network[result.main], None),
+        *((short(name), result.machines[name], found[name]["r"]) for name in names),
+    ]
+
+
+def pairs(result: Comparison, seeds: Sequence[int], data: str) -> "Image.Image":
+    """A column for each of some seeds: the network on top, the best machine under it, the ideal machine last.
+
+    Args:
+        result: what was compared.
+        seeds: of its pictures, for the captions.
+        data: name of the training images.
+    """
+    from PIL import Image, ImageDraw
+
+    chosen, rows = shown(result), stacked(result)
+    _, _, pixels_high, pixels_wide = rows[0][1].shape
+    scale = max(1, _CELL // max(pixels_high, pixels_wide))
+    cell_height, cell_width = scale * pixels_high + _GAP, scale * pixels_wide + _GAP
+    below = _TOP + len(rows) * cell_height
+    title = f"The same noise, to a network trained on {data} ({result.main} steps) and to theory ({result.steps} steps)"
+    subtitle = f"Shown: {describe_shown(result)}."
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    text_width = max(probe.textlength(title, font(34)), probe.textlength(subtitle, font(24)))
+    width = max(_NAMES + len(chosen) * cell_width - _GAP, int(text_width) + 1) + 2 * _MARGIN
+    page = Image.new("RGB", (width, below + len(rows) * _LINE + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, 36), title, INK, font(34))
+    draw.text((_MARGIN, 84), subtitle, FAINT, font(24))
+    for line, (name, images, r) in enumerate(rows):
+        y = _TOP + line * cell_height
+        draw.text((_MARGIN, y + cell_height // 2), name, INK, font(30), anchor="lm")
+        for column, i in enumerate(chosen):
+            x = _MARGIN + _NAMES + column * cell_width
+            page.paste(to_pil(images[i], scale), (x, y))
+            caption = f"seed {seeds[i]}" if r is None else f"{name} r {float(r[i]):.2f}"
+            place = (x + (cell_width - _GAP) // 2, below + line * _LINE)
+            draw.text(place, caption, INK if line == 1 else FAINT, font(22), anchor="mt")
+    return page
+
+
+def font(size: int) -> Any:
+    """Pillow's own, at a size in pixels."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
