@@ -166,7 +166,7 @@ def save_network(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
     alpha_bars = [1.0, *(CosineSchedule().alpha_bar((k + 1) / TRAINING_STEPS) for k in range(TRAINING_STEPS))]
     betas = [1 - b / a for a, b in pairwise(alpha_bars)]
-    scheduler: Any = DDPMScheduler(TRAINING_STEPS, trained_betas=betas, clip_sample=False)
+    scheduler: Any = DDPMScheduler(num_train_timesteps=TRAINING_STEPS, trained_betas=betas, clip_sample=False)
     scheduler.save_pretrained(folder)
 
 
