@@ -3,10 +3,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types install clean
+.PHONY: demo digits-network test test-slow lint types install clean
 
-demo: install  ## generate pictures from the embedded digits
+demo: install  ## pictures from the embedded digits, and theory beside a trained network
 	$(BIN)/patchmosaic generate --count 12 --out runs/demo --overwrite
+	$(BIN)/patchmosaic compare --out runs/demo-compare --overwrite
+
+digits-network: install  ## train the bundled network anew (20 minutes on a core), and calibrate the machines on it
+	OMP_NUM_THREADS=1 $(BIN)/patchmosaic train --width 64 --steps 5000 --lr 1e-3 --decay 0.9991 --ema 0.999 --out runs/digits-network
+	cp runs/digits-network/network/* src/patchmosaic/nets/digits/
+	$(BIN)/patchmosaic calibrate --count 20 --save-with-network --out runs/digits-scales
 
 test: install  ## the quick tests
 	$(BIN)/python -m pytest -q

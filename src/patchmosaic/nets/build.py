@@ -26,6 +26,10 @@ class Choices(Protocol):
     def padding(self) -> str:
         """What convolutions see beyond the image."""
 
+    @property
+    def skip(self) -> bool:
+        """Add the input to the output."""
+
 
 def build(choices: Choices, shape: tuple[int, ...], classes: int | None) -> Any:
     """A new network from torch's global generator.
@@ -49,7 +53,7 @@ def _resnet(choices: Choices, common: dict[str, Any]) -> Any:
     from patchmosaic.nets.resnet import ResNet
 
     sizes = {"width": choices.width or 256, "layers": choices.layers or 6}
-    return ResNet(**common, **sizes, padding=choices.padding)
+    return ResNet(**common, **sizes, padding=choices.padding, skip=choices.skip)
 
 
 def _unet(choices: Choices, common: dict[str, Any]) -> Any:
@@ -57,15 +61,17 @@ def _unet(choices: Choices, common: dict[str, Any]) -> Any:
 
     width = choices.width or 64
     sizes = {"widths": (width, 2 * width, 4 * width), "layers": choices.layers or 2}
-    return UNet(**common, **sizes, padding=choices.padding)
+    return UNet(**common, **sizes, padding=choices.padding, skip=choices.skip)
 
 
 def _attention_unet(choices: Choices, common: dict[str, Any]) -> Any:
     """The one of diffusers, with self-attention at every scale but the finest."""
     from diffusers import UNet2DModel
 
-    if choices.padding != "zeros":
-        raise InputError("diffusers' UNet2DModel pads with zeros: leave out --padding")
+    if choices.padding != "zeros" or choices.skip:
+        raise InputError(
+            "diffusers' UNet2DModel pads with zeros and has no skip: leave out --padding and --skip"
+        )
     width = choices.width or 64
     if width % 8:
         raise InputError(f"the attention network needs a width divisible by 8, not {width}")

@@ -24,6 +24,8 @@ class ResNet(ModelMixin, ConfigMixin):
         layers: residual convolutions; the paper's are 6, so that a pixel sees 17 x 17.
         padding: "zeros" or "circular": what convolutions see beyond the image.
         num_class_embeds: classes; None for an unconditional network.
+        skip: add the input to the output. At high noise the two hardly differ, and a network that has only the
+            difference to learn is good sooner. The paper's has no such path.
     """
 
     @register_to_config
@@ -35,6 +37,7 @@ class ResNet(ModelMixin, ConfigMixin):
         layers: int = 6,
         padding: str = "zeros",
         num_class_embeds: int | None = None,
+        skip: bool = False,
     ):
         super().__init__()
         check_choices(padding, in_channels=in_channels, width=width, layers=layers)
@@ -68,4 +71,6 @@ class ResNet(ModelMixin, ConfigMixin):
         for layer in self.residual:
             x = layer(x, condition)
         x = self.down(nn.functional.silu(x))
+        if self.config["skip"]:
+            x = x + sample
         return UNet2DOutput(sample=x) if return_dict else (x,)

@@ -29,6 +29,7 @@ class UNet(ModelMixin, ConfigMixin):
         layers: residual convolutions in each block.
         padding: "zeros" or "circular": what convolutions see beyond the image.
         num_class_embeds: classes; None for an unconditional network.
+        skip: add the input to the output, as in the ResNet.
     """
 
     @register_to_config
@@ -40,6 +41,7 @@ class UNet(ModelMixin, ConfigMixin):
         layers: int = 2,
         padding: str = "zeros",
         num_class_embeds: int | None = None,
+        skip: bool = False,
     ):
         super().__init__()
         check_choices(
@@ -91,6 +93,8 @@ class UNet(ModelMixin, ConfigMixin):
             x = join(torch.cat([x, skips.pop()], 1))
             x = _through(block, x, condition)
         x = self.last(nn.functional.silu(x))
+        if self.config["skip"]:
+            x = x + sample
         return UNet2DOutput(sample=x) if return_dict else (x,)
 
 

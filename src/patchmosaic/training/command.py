@@ -56,6 +56,9 @@ def add_train(commands: Any) -> None:
         help="residual convolutions (default: 6; of a UNet 2 in each block)",
     )
     network.add_argument("--padding", default="zeros", metavar="KIND", help="zeros (default) or circular")
+    network.add_argument(
+        "--skip", action="store_true", help="add the input to the output: learns faster; the paper's do not"
+    )
     network.add_argument("--conditional", action="store_true", help="condition on the class")
 
     work = command.add_argument_group("training")

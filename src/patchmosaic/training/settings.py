@@ -19,6 +19,7 @@ class TrainSettings:
         width: channels inside (of the UNets: at the finest scale); None: the network's default.
         layers: residual convolutions (of the UNets: in each block); None: the network's default.
         padding: "zeros" or "circular".
+        skip: add the input to the output, which learns faster; the paper's networks do not.
         conditional: condition on the class.
         epochs: passes over the images.
         steps: number of batches instead of ``epochs``.
@@ -35,6 +36,7 @@ class TrainSettings:
     width: int | None = None
     layers: int | None = None
     padding: str = "zeros"
+    skip: bool = False
     conditional: bool = False
     epochs: int = 300
     steps: int | None = None
