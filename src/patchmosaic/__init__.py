@@ -1,6 +1,7 @@
 """Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
 
 from patchmosaic import presets
+from patchmosaic.calibration import Calibration, calibrate, candidate_windows
 from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.denoiser import Denoiser, FunctionDenoiser
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArraySchedule",
+    "Calibration",
     "Comparison",
     "CosineSchedule",
     "Dataset",
@@ -35,6 +37,8 @@ __all__ = [
     "Schedule",
     "ScoreMachine",
     "Step",
+    "calibrate",
+    "candidate_windows",
     "compare",
     "draw_noise",
     "generators",

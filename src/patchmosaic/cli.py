@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     from patchmosaic import __version__
     from patchmosaic.bench.command import add_bench
+    from patchmosaic.calibration.command import add_calibrate
     from patchmosaic.comparison.command import add_compare
     from patchmosaic.reproduction.command import add_reproduce
     from patchmosaic.training.command import add_train
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
     _add_generate(commands)
     add_compare(commands)
+    add_calibrate(commands)
     add_train(commands)
     add_reproduce(commands)
     add_bench(commands)

@@ -1,5 +1,7 @@
 """ScoreMachine: the one estimator, with locality and symmetry as choices."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -113,13 +115,30 @@ class ScoreMachine(Denoiser):
         Raises:
             InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
         """
-        jobs = self._jobs(x, alpha_bar, labels)
-        if len(jobs) == 1:
-            return self.engine.posterior_mean(*jobs[0][1]).to(x.device)
-        mean = torch.empty_like(x)
-        for rows, job in jobs:
-            mean[rows] = self.engine.posterior_mean(*job).to(x.device)
-        return mean
+        return self._mean(self.locality, x, alpha_bar, labels)
+
+    @torch.no_grad()
+    def denoise_windows(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bar: AlphaBar,
+        windows: Sequence[int],
+        labels: Int[Tensor, " b"] | int | None = None,
+    ) -> Float[Tensor, "p b c h w"]:
+        """:meth:`denoise` as if ``locality`` were each of ``windows`` in turn, whatever this machine's own is.
+
+        Args:
+            x: as for :meth:`denoise`, as are ``alpha_bar`` and ``labels``.
+            alpha_bar: see there.
+            windows: odd integers, in any order.
+            labels: see there.
+
+        Raises:
+            InputError: as :meth:`denoise`; also for no windows, or one that is not odd and positive.
+        """
+        if len(windows) == 0:
+            raise InputError("denoise_windows needs one window at least")
+        return torch.stack([self._mean(check_window(window), x, alpha_bar, labels) for window in windows])
 
     @torch.no_grad()
     def denoise_certified(
@@ -132,7 +151,7 @@ class ScoreMachine(Denoiser):
 
         Args and errors are those of :meth:`denoise`.
         """
-        jobs = self._jobs(x, alpha_bar, labels)
+        jobs = self._jobs(self.locality, x, alpha_bar, labels)
         mean, bound = torch.empty_like(x), torch.empty_like(x[:, 0], dtype=torch.float64)
         visited = torch.empty_like(bound[:, 0, 0])
         for rows, job in jobs:
@@ -140,8 +159,19 @@ class ScoreMachine(Denoiser):
             mean[rows], bound[rows], visited[rows] = (part.to(x.device) for part in answer)
         return engines.Certified(mean, bound, visited)
 
+    def _mean(
+        self, locality: Locality, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
+    ) -> Tensor:
+        jobs = self._jobs(locality, x, alpha_bar, labels)
+        if len(jobs) == 1:
+            return self.engine.posterior_mean(*jobs[0][1]).to(x.device)
+        mean = torch.empty_like(x)
+        for rows, job in jobs:
+            mean[rows] = self.engine.posterior_mean(*job).to(x.device)
+        return mean
+
     def _jobs(
-        self, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
+        self, locality: Locality, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
     ) -> list[tuple[list[int], _Job]]:
         """Samples that share a window and a label: their rows, and what to ask the engine."""
         self._check(x)
@@ -149,7 +179,7 @@ class ScoreMachine(Denoiser):
         classes = _per_sample_labels(labels, len(x))
         jobs: dict[tuple[int | None, int | None], list[int]] = {}
         for i in range(len(x)):
-            jobs.setdefault((window_at(self.locality, alpha_bars[i]), classes[i]), []).append(i)
+            jobs.setdefault((window_at(locality, alpha_bars[i]), classes[i]), []).append(i)
         on_device = x.to(self.dictionary.device)
         return [
             (rows, (on_device if len(jobs) == 1 else on_device[rows], [alpha_bars[i] for i in rows], *key))

@@ -84,7 +84,8 @@ def add_bench(commands: Any) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from patchmosaic.bench import picture, report
+    from patchmosaic import plots
+    from patchmosaic.bench import report
     from patchmosaic.bench.plan import origin
     from patchmosaic.bench.store import Store
 
@@ -100,7 +101,7 @@ def _bench(args: argparse.Namespace) -> None:
     print(report.table(store.record))
     if args.out is not None:
         print(f"written: {', '.join(map(str, written))}")
-        if not picture.available():
+        if not plots.available():
             print("for the picture: pip install 'patchmosaic[plots]', and repeat with --overwrite")
 
 

@@ -1,46 +1,23 @@
 """The measurements as bars, one panel for each machine and noise level; needs matplotlib."""
 
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from patchmosaic import plots
 from patchmosaic.bench.contestants import NAMES
 from patchmosaic.bench.problem import useful_operations
 from patchmosaic.bench.report import Row, rows
-from patchmosaic.records import write
-
-_COLOURS = ("#0b3c7d", "#4d8fd1", "#c8553d", "#e0a458", "#7a9e7e", "#8d7aa8", "#555555", "#a0a0a0")
-_INK, _FAINT = "#1c1c1e", "#6e6e76"
-
-
-def available() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def save(record: dict[str, Any], folder: Path) -> list[Path]:
     """Draw ``bench.png`` and, where slopes were measured, ``slopes.png``; returns what was written."""
     paths = [folder / "bench.png"]
-    _save(_bars(record), paths[0])
+    plots.save(_bars(record), paths[0])
     if record["slopes"]:
         paths.append(folder / "slopes.png")
-        _save(_slopes(record["slopes"]), paths[1])
+        plots.save(_slopes(record["slopes"]), paths[1])
     return paths
-
-
-def _save(figure: Any, path: Path) -> None:
-    write(path, lambda temporary: figure.savefig(temporary, dpi=110))
-
-
-def _figure(lines: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A grid of axes without a window system behind it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(lines, columns, squeeze=False, sharey=True)
 
 
 def _bars(record: dict[str, Any]) -> Any:
@@ -49,18 +26,20 @@ def _bars(record: dict[str, Any]) -> Any:
     levels = list(dict.fromkeys(row.level for row in found))
     contestants = list(dict.fromkeys(row.contestant for row in found))
     channels = {cell["name"]: cell["channels"] for cell in record["cells"]}
-    figure, axes = _figure(len(lines), len(levels), 1.5 + 4.2 * len(levels), 1.4 + 2.7 * len(lines))
+    figure, axes = plots.figure(
+        len(lines), len(levels), 1.5 + 4.2 * len(levels), 1.4 + 2.7 * len(lines), sharey=True
+    )
     for (i, (data, machine)), (j, level) in product(enumerate(lines), enumerate(levels)):
         panel = axes[i, j]
         some = [row for row in found if (row.data, row.machine, row.level) == (data, machine, level)]
         _panel(panel, some, contestants)
         _roofs(panel, record["peaks"], channels[data], label=j == len(levels) - 1)
-        panel.set_title(f"{machine} on {data}, t = {level:g}", fontsize=11, color=_INK, loc="left")
+        panel.set_title(f"{machine} on {data}, t = {level:g}", fontsize=11, color=plots.INK, loc="left")
         if j == 0:
             panel.set_ylabel("M pairs per second", fontsize=10)
         if i == len(lines) - 1:
             panel.set_xlabel("window P", fontsize=10)
-    figure.suptitle("Pairs of pixel and patch per second, more is better", fontsize=14, color=_INK)
+    figure.suptitle("Pairs of pixel and patch per second, more is better", fontsize=14, color=plots.INK)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
     return figure
@@ -73,10 +52,10 @@ def _panel(panel: Any, some: list[Row], contestants: list[str]) -> None:
     for k, name in enumerate(contestants):
         place = {row.window: row for row in some if row.contestant == name}
         x = [windows.index(window) + (k - (len(contestants) - 1) / 2) * width for window in place]
-        colour = _COLOURS[NAMES.index(name) % len(_COLOURS)]
+        colour = plots.COLOURS[NAMES.index(name) % len(plots.COLOURS)]
         panel.bar(x, [row.rate / 1e6 for row in place.values()], width * 0.92, color=colour, label=name)
         best = [row.best_rate / 1e6 for row in place.values()]
-        panel.plot(x, best, linestyle="none", marker="_", markersize=6, color=_INK, markeredgewidth=0.8)
+        panel.plot(x, best, linestyle="none", marker="_", markersize=6, color=plots.INK, markeredgewidth=0.8)
     panel.set_xticks(range(len(windows)), [str(window) for window in windows])
     panel.set_yscale("log")
     panel.grid(axis="y", color="#e4e4e8", linewidth=0.7)
@@ -93,7 +72,7 @@ def _roofs(panel: Any, peaks: dict[str, float], channels: int, label: bool) -> N
         ("exp peak", exponentials, "--", exp_above),
         ("FMA peak", additions, ":", not exp_above),
     ):
-        panel.axhline(height, color=_FAINT, linestyle=style, linewidth=1.1)
+        panel.axhline(height, color=plots.FAINT, linestyle=style, linewidth=1.1)
         if label:
             panel.text(
                 1.01,
@@ -101,24 +80,24 @@ def _roofs(panel: Any, peaks: dict[str, float], channels: int, label: bool) -> N
                 name,
                 transform=panel.get_yaxis_transform(),
                 fontsize=9,
-                color=_FAINT,
+                color=plots.FAINT,
                 va="bottom" if above else "top",
             )
 
 
 def _slopes(found: list[dict[str, Any]]) -> Any:
-    figure, axes = _figure(1, len(found), 1 + 3.4 * len(found), 3.6)
+    figure, axes = plots.figure(1, len(found), 1 + 3.4 * len(found), 3.6, sharey=True)
     for panel, axis in zip(axes[0], found, strict=True):
         values, times = axis["values"], axis["seconds"]
-        panel.loglog(values, times, marker="o", color=_COLOURS[0], label="measured")
+        panel.loglog(values, times, marker="o", color=plots.COLOURS[0], label="measured")
         same_cost = [times[-1] * pairs / axis["pairs"][-1] for pairs in axis["pairs"]]
-        panel.loglog(values, same_cost, linestyle="--", color=_FAINT, label="in proportion to the pairs")
+        panel.loglog(values, same_cost, linestyle="--", color=plots.FAINT, label="in proportion to the pairs")
         panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.minorticks_off()
         slope = "" if axis["slope"] is None else f", slope {axis['slope']:.2f}"
-        panel.set_title(f"{axis['axis']}{slope}", fontsize=11, loc="left", color=_INK)
+        panel.set_title(f"{axis['axis']}{slope}", fontsize=11, loc="left", color=plots.INK)
         panel.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("seconds", fontsize=10)
     axes[0, 0].legend(frameon=False, fontsize=9)
-    figure.suptitle("Time of the box engine", fontsize=14, color=_INK)
+    figure.suptitle("Time of the box engine", fontsize=14, color=plots.INK)
     return figure

@@ -24,7 +24,7 @@ th, td { text-align: right; white-space: nowrap; padding: .3em .45em; border-bot
 th { font-weight: 400; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } .best td { font-weight: 650; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)); gap: 18px 10px; margin: 1em 0; }
-figure { margin: 0; } figure img + img { margin-top: 4px; } 
+figure { margin: 0; } figure img + img { margin-top: 4px; }
 figcaption { font-size: .77rem; line-height: 1.35; margin-top: 4px; }
 .panels img { width: 380px; max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } .wide td { padding: .2em .6em; } .wide .pixels { width: 36px; margin-left: auto; }

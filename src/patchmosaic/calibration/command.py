@@ -1,0 +1,161 @@
+"""``patchmosaic calibrate``."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from patchmosaic.errors import InputError
+from patchmosaic.options import (
+    add_data_options,
+    add_output_options,
+    check_device,
+    default_folder,
+    integers,
+    names,
+    size_in_bytes,
+)
+
+_DESCRIPTION = """\
+Find how far a trained network looks: the window P, noise level by noise level, in which a score machine's noise
+estimate is most like the network's along the network's own way from noise to picture. The schedule is the median
+over trajectories (of an even number, the lower one).
+
+The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png
+(with matplotlib); calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
+and network, versions)."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic calibrate --out runs/windows
+      the network that comes with patchmosaic
+  patchmosaic calibrate --network runs/my-network --save-with-network
+      a network from patchmosaic train; patchmosaic compare then uses these windows
+  patchmosaic calibrate --network unet/ --data mnist-train.parquet --size 32 --limit 2000 --machines bbels
+      a UNet2DModel saved by diffusers, one machine over 2,000 images
+
+Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
+
+
+def add_calibrate(commands: Any) -> None:
+    """Register the command with the parsers of a program."""
+    command = commands.add_parser(
+        "calibrate",
+        help="how far a trained network looks, for each noise level",
+        usage="patchmosaic calibrate [options]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_what(command)
+    add_data_options(command, source=None)
+    add_output_options(command)
+    work = command.add_argument_group("work")
+    work.add_argument(
+        "--save-with-network",
+        action="store_true",
+        help="also put the windows in the network's folder, as scales/MACHINE.json",
+    )
+    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    work.add_argument(
+        "--memory",
+        type=size_in_bytes,
+        default=1 << 29,
+        metavar="SIZE",
+        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
+    )
+    work.add_argument(
+        "--batch",
+        type=int,
+        default=5,
+        metavar="N",
+        help="trajectories at a time (default: 5); a network's last bits depend on it",
+    )
+    command.set_defaults(run=_calibrate)
+
+
+def _add_what(command: argparse.ArgumentParser) -> None:
+    from patchmosaic.presets import LOCAL_MACHINES
+
+    what = command.add_argument_group("network and machines")
+    what.add_argument(
+        "--network",
+        metavar="FOLDER",
+        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, of digits)",
+    )
+    what.add_argument(
+        "--machines",
+        type=names,
+        metavar="A,B",
+        help=f"of {', '.join(LOCAL_MACHINES)} (default: ls,bbels; ls,els if the network wraps around)",
+    )
+    what.add_argument(
+        "--windows",
+        type=integers,
+        metavar="A,B",
+        help="odd sizes to try (default: 3,5,... up to what the network sees, and 31 if that is not known)",
+    )
+    flow = command.add_argument_group("trajectories")
+    flow.add_argument("--count", type=int, default=20, metavar="N", help="how many (default: 20)")
+    flow.add_argument("--seed", type=int, default=0, metavar="S", help="seeds S, S+1, ... (default: 0)")
+    flow.add_argument(
+        "--labels",
+        type=integers,
+        metavar="A,B",
+        help="classes to draw, in turn (default: all that there are)",
+    )
+    flow.add_argument("--steps", type=int, default=20, metavar="N", help="of each (default: 20)")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from patchmosaic import plots
+    from patchmosaic.calibration.run import Run
+    from patchmosaic.nets import load_network
+
+    check_device(args.device)
+    network = load_network(args.network, args.device)
+    settings, data = _settings(args, network)
+    folder = args.out or default_folder("calibrate", settings)
+    run = Run(folder, settings, network, data, args.device, args.memory)
+    if run.files.open(args.resume, args.overwrite):
+        print(f"already complete: {folder / 'calibration.json'}")
+    else:
+        print(
+            f"{', '.join(settings.machines)} over {len(data):,} images of {data.name}, "
+            f"windows {settings.windows[0]} to {settings.windows[-1]}"
+        )
+        started = time.monotonic()
+        for name, calibration in run.measure().items():
+            windows = " ".join(map(str, calibration.schedule.windows))
+            print(f"{name}: {windows} (lowest noise first): {folder / name}.json")
+        print(f"{len(settings.seeds)} trajectories in {time.monotonic() - started:.1f} s")
+        if not plots.available():
+            print("for the picture: pip install 'patchmosaic[plots]', and repeat with --overwrite")
+    if args.save_with_network:
+        print(f"written: {', '.join(map(str, run.save_with_network()))}")
+
+
+def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
+    """The settings, with what the network decides filled in, and the training images."""
+    from dataclasses import asdict, fields, replace
+
+    from patchmosaic.calibration.calibrate import candidate_windows
+    from patchmosaic.calibration.run import Settings
+    from patchmosaic.comparison.settings import data_settings, default_machines, labels_in_turn
+    from patchmosaic.data import DataSettings
+
+    if args.count < 1:
+        raise InputError("--count must be at least 1")
+    given = {field.name: getattr(args, field.name) for field in fields(DataSettings)}
+    source = data_settings(network, {name: value for name, value in given.items() if value is not None})
+    settings = Settings(
+        **asdict(source),
+        network=args.network and str(Path(args.network)),
+        machines=args.machines or default_machines(network)[1:],  # without IS
+        windows=args.windows or candidate_windows(min(network.shape[1:]), network.receptive_field),
+        seeds=tuple(range(args.seed, args.seed + args.count)),
+        steps=args.steps,
+        batch=args.batch,
+    )
+    data = source.load()
+    return replace(settings, labels=labels_in_turn(network, data, args.labels)), data

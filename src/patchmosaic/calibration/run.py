@@ -1,0 +1,200 @@
+"""A calibration that is recorded and can be resumed."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from patchmosaic import plots, presets
+from patchmosaic.calibration.calibrate import Calibration, cosines, sort_windows
+from patchmosaic.calibration.picture import draw
+from patchmosaic.comparison.settings import build_machine, check_fit, is_circular
+from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.errors import InputError
+from patchmosaic.nets import Network
+from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
+from patchmosaic.sampling import draw_noise, generators, reverse_flow
+
+
+@dataclass(frozen=True)
+class Settings(DataSettings):
+    """Everything that decides the result of a calibration; equal settings give equal bytes on one computer.
+
+    ``batch`` is among them because the last bits of a network's answer depend on how many images it is asked for.
+    """
+
+    network: str | None = None
+    machines: tuple[str, ...] = ("ls", "bbels")
+    windows: tuple[int, ...] = (3, 5, 7, 9, 11, 13, 15)
+    seeds: tuple[int, ...] = tuple(range(20))
+    labels: tuple[int, ...] | None = None
+    steps: int = 20
+    batch: int = 5
+
+    def __post_init__(self) -> None:
+        for name in self.machines:
+            if name not in presets.LOCAL_MACHINES:
+                raise InputError(
+                    f"windows can be calibrated for {', '.join(presets.LOCAL_MACHINES)}, not for {name!r}"
+                )
+        if len(set(self.machines)) < len(self.machines):
+            raise InputError("a machine is given twice")
+        if min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
+            raise InputError("seeds must lie between 0 and 2^63 - 1")
+        if self.steps < 1 or self.batch < 1:
+            raise InputError("--steps and --batch must be at least 1")
+        object.__setattr__(self, "windows", sort_windows(self.windows))
+
+
+@final
+class Run:
+    """A calibration and the folder that holds it.
+
+    ``run.json`` is written first and ``calibration.json`` last; in between ``unfinished/`` holds finished batches
+    of trajectories.
+
+    Args:
+        folder: where; made if missing.
+        settings: what decides the result.
+        network: loaded as the settings say.
+        data: the training images, loaded as the settings say.
+        device: where the network is, and the machines go.
+        memory_budget: bytes of working memory for each machine.
+
+    Raises:
+        InputError: if network, data and settings do not fit together; nothing is written then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        network: Network,
+        data: Dataset,
+        device: str = "cpu",
+        memory_budget: int = 1 << 29,
+    ):
+        check_fit(network, data)
+        self.settings, self.network, self.data, self.device = settings, network, data, device
+        self.machines = {
+            name: build_machine(name, settings.windows[0], data, is_circular(network), memory_budget).to(
+                device
+            )
+            for name in settings.machines
+        }
+        for label in settings.labels or ():
+            self.machines[settings.machines[0]].dictionary.members(label)
+        self.times = network.schedule.times(settings.steps)
+        noise, labels = self._inputs(slice(0, 1))
+        network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here
+        results = (*(f"{name}.json" for name in settings.machines), "calibration.png", "calibration.json")
+        self.files = RunFolder(folder, self._record(), results)
+
+    def _record(self) -> dict[str, Any]:
+        """For ``run.json``."""
+        return {
+            "config": asdict(self.settings),
+            "network": {"fingerprint": self.network.fingerprint, "shape": self.network.shape},
+            "data": {
+                "name": self.data.name,
+                "fingerprint": self.data.fingerprint,
+                "shape": list(self.data.pixels.shape),
+            },
+            "work": {"device": torch.device(self.device).type, "threads": torch.get_num_threads()},
+            "versions": versions(),
+        }
+
+    def measure(self) -> dict[str, Calibration]:
+        """Follow every trajectory that was not followed yet, and write the results."""
+        from tqdm import tqdm
+
+        count, steps = len(self.settings.seeds), self.settings.steps
+        with tqdm(total=count * steps, unit="step", desc="calibrating", disable=None) as bar:
+            for path, rows in self._batches():
+                if path.exists():
+                    bar.update((rows.stop - rows.start) * steps)
+                else:
+                    write_tensors(path, self._follow(rows, bar))
+        parts = [read_tensors(path)[0] for path, _ in self._batches()]
+        alpha_bars = tuple(self.network.schedule.alpha_bar(t) for t in reversed(self.times))
+        found = {
+            name: Calibration(
+                alpha_bars, self.settings.windows, torch.cat([part[name] for part in parts], dim=1)
+            )
+            for name in self.machines
+        }
+        self._write(found)
+        return found
+
+    def _follow(self, rows: slice, bar: Any) -> dict[str, Tensor]:
+        """Cosines of each machine along some trajectories, (steps, batch, windows), lowest noise first."""
+        noise, labels = self._inputs(rows)
+        found = []
+        for step in reverse_flow(self.network, noise, self.times, self.network.schedule, labels):
+            found.append(cosines(step, self.machines, self.settings.windows, labels))
+            bar.update(len(noise))
+        return {name: torch.stack([step[name] for step in reversed(found)]) for name in self.machines}
+
+    def _write(self, found: dict[str, Calibration]) -> None:
+        origin = {
+            "network": self.network.fingerprint,
+            "data": self.data.fingerprint,
+            "trajectories": len(self.settings.seeds),
+        }
+        described = {name: {**describe(calibration), **origin} for name, calibration in found.items()}
+        for name, content in described.items():
+            write_json(self.files.path / f"{name}.json", content)
+        times = tuple(reversed(self.times))
+        if plots.available():
+            plots.save(draw(found, times, self.data.name), self.files.path / "calibration.png")
+        details = {
+            name: {
+                "best": calibration.best.tolist(),
+                "mean_cosines": calibration.cosines.mean(1).tolist(),
+                **described[name],
+            }
+            for name, calibration in found.items()
+        }
+        write_json(
+            self.files.path / "calibration.json",
+            {"times": times, "candidates": self.settings.windows, "machines": details},
+        )
+        self.files.close()
+
+    def save_with_network(self) -> list[Path]:
+        """Copy the windows to where :meth:`Network.scales` finds them; returns the files written."""
+        folder = self.network.folder
+        if folder is None:
+            raise InputError("this network was not loaded from a folder")
+        written = [folder / "scales" / f"{name}.json" for name in self.machines]
+        for path in written:
+            write_json(path, read_json(self.files.path / path.name))
+        return written
+
+    def _inputs(self, rows: slice) -> tuple[Tensor, Tensor | None]:
+        """Noise and labels of some trajectories, on the device."""
+        noise = draw_noise(generators(self.settings.seeds[rows]), self.network.shape).to(self.device)
+        given = self.settings.labels
+        if given is None:
+            return noise, None
+        labels = [given[i % len(given)] for i in range(rows.start, rows.stop)]
+        return noise, torch.tensor(labels, device=self.device)
+
+    def _batches(self) -> Iterator[tuple[Path, slice]]:
+        """Where each batch of trajectories is kept, and which seeds it holds."""
+        for start in range(0, len(self.settings.seeds), self.settings.batch):
+            rows = slice(start, min(start + self.settings.batch, len(self.settings.seeds)))
+            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
+
+
+def describe(calibration: Calibration) -> dict[str, Any]:
+    """What ``LocalitySchedule.load`` reads, and how sure it is."""
+    return {
+        "alpha_bars": calibration.alpha_bars,
+        "windows": calibration.schedule.windows,
+        "quartiles": list(zip(*calibration.quartiles, strict=True)),
+        "cosine": calibration.cosine.tolist(),
+    }
