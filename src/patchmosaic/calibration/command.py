@@ -97,7 +97,13 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     )
     flow = command.add_argument_group("trajectories")
     flow.add_argument("--count", type=int, default=20, metavar="N", help="how many (default: 20)")
-    flow.add_argument("--seed", type=int, default=0, metavar="S", help="seeds S, S+1, ... (default: 0)")
+    flow.add_argument(
+        "--seed",
+        type=int,
+        default=1000,
+        metavar="S",
+        help="seeds S, S+1, ... (default: 1000, which compare does not use)",
+    )
     flow.add_argument(
         "--labels",
         type=integers,
