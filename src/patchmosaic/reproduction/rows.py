@@ -92,6 +92,7 @@ class Budget:
         time: about how long it takes, on what.
         limit: training images; None for all.
         training: options of ``patchmosaic train`` beside those that the row decides.
+        skip: whether networks of ours add their input to their output, which the paper's do not.
         width: channels of a ResNet, and twice those of a UNet at its finest scale; None as published.
         trajectories: how many the scales are calibrated on.
         seeds: how many pictures are compared.
@@ -100,9 +101,14 @@ class Budget:
     time: str
     limit: int | None
     training: tuple[str, ...]
+    skip: bool
     width: int | None
     trajectories: int
     seeds: int
+
+    def skips(self, network: str) -> bool:
+        """Whether this network adds its input to its output."""
+        return self.skip and network != "attention-unet"
 
     def width_of(self, network: str) -> int | None:
         """Channels of a network, at its finest scale."""
@@ -116,6 +122,7 @@ BUDGETS: dict[str, Budget] = {
         "half an hour on two CPU cores",
         1000,
         ("--steps", "2500", "--batch", "32", "--lr", "2e-3", "--decay", "0.9985", "--ema", "0.995"),
+        True,
         32,
         5,
         24,
@@ -124,9 +131,12 @@ BUDGETS: dict[str, Budget] = {
         "about an hour on one GPU",
         None,
         ("--epochs", "30", "--lr", "4e-4", "--decay", "0.9997", "--ema", "0.999", "--precision", "bf16"),
+        False,
         None,
         10,
         100,
     ),
-    "paper": Budget("as published: hours to days on one GPU", None, ("--epochs", "300"), None, 20, 100),
+    "paper": Budget(
+        "as published: hours to days on one GPU", None, ("--epochs", "300"), False, None, 20, 100
+    ),
 }

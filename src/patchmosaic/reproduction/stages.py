@@ -41,6 +41,7 @@ def commands(row: Row, budget: Budget, folder: Path, data: str | None, device: s
     train += ["--limit", str(budget.limit)] if budget.limit else []
     train += ["--network", row.network, "--padding", row.padding, *budget.training]
     train += ["--width", str(width)] if width else []
+    train += ["--skip"] if budget.skips(row.network) else []
     train += ["--conditional"] if row.conditional else []
     network = ["--network", str(folder / "train")]
     machines = ["ls", row.machines["ELS"]] + (["bbels"] if row.padding == "circular" else [])
@@ -60,6 +61,8 @@ def reductions(row: Row, budget: Budget) -> list[str]:
         found.append(f"{budget.limit:,} training images")
     if width := budget.width_of(row.network):
         found.append(f"{width} channels")
+    if budget.skips(row.network):
+        found.append("a path from input to output (--skip)")
     if budget.training != ("--epochs", "300"):
         found.append(f"training with {' '.join(budget.training)}")
     if budget.seeds < 100:
