@@ -102,6 +102,13 @@ def test_python_gives_each_its_own_flow(nets):
         pm.compare(network, {}, noise)
 
 
+def test_a_tie_beats_nobody():
+    network, drawn = noise_of(range(4)), noise_of(range(4, 8))
+    result = pm.Comparison({1: network}, {"is": drawn, "ls": drawn, "els": network}, 1)
+    assert (result.beats_is(1, "ls"), result.beats_is(1, "els")) == (0, 1)
+    assert pm.Comparison({1: network}, {"ls": drawn}, 1).beats_is(1, "ls") is None
+
+
 def test_shown_seeds_run_from_best_to_worst():
     generator = torch.Generator().manual_seed(0)
     network = torch.randn((50, 1, 4, 4), generator=generator)
