@@ -112,8 +112,7 @@ def _gallery(run: Run, result: Comparison) -> str:
             pixels(images[i], f"{name}, seed {run.settings.seeds[i]}") for name, images, _ in rows
         )
         scores = "<br>".join(f"{name} r {float(r[i]):.2f}" for name, _, r in rows if r is not None)
-        label = f", {escape(run.class_name(i))}" if run.labels is not None else ""
-        caption = f"<span>seed {run.settings.seeds[i]}{label}</span><br>{scores}"
+        caption = f"<span>{escape(', '.join(run.caption(i)))}</span><br>{scores}"
         figures.append(f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>")
     return (
         f"<h2>What they draw</h2>\n<p>From top to bottom: {order}, all from the same noise. "
@@ -140,18 +139,17 @@ def _per_seed(run: Run, result: Comparison) -> str:
     found = result.metrics[result.main]
     lines = []
     for i, seed in enumerate(run.settings.seeds):
-        name = f"{seed} {escape(run.class_name(i))}"
         network = pixels(result.network[result.main][i], f"Network, seed {seed}")
         scores = (
             f"{pixels(result.machines[machine][i], f'{short(machine)}, seed {seed}')}</td>"
             f"<td>{float(metrics['r'][i]):.3f}</td><td>{float(metrics['R2'][i]):.3f}"
             for machine, metrics in found.items()
         )
-        lines.append(row(name.strip(), network, *scores))
+        lines.append(row(escape(", ".join(run.caption(i))), network, *scores))
     heads = (f"{short(machine)}</th><th>r</th><th>R²" for machine in found)
     return (
         f'<h2>Every seed</h2>\n<p class="faint">Network in {result.main} steps. per_seed.csv holds every measure.'
-        f'</p>\n<div class="wide"><table><thead>{row("seed", "network", *heads, cell="th")}</thead>'
+        f'</p>\n<div class="wide"><table><thead>{row("", "network", *heads, cell="th")}</thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n"
     )
 
@@ -162,7 +160,7 @@ def _settings(run: Run) -> str:
         (name, value) for name, value in record["config"].items() if value is not None and name != "seeds"
     ]
     seeds = record["config"]["seeds"]
-    items.append(("seeds", f"{len(seeds)}, from {seeds[0]} to {seeds[-1]}"))
+    items.append(("seeds", f"{len(seeds)}, from {min(seeds)} to {max(seeds)}"))
     for name, locality in record["locality"].items():
         if locality["windows"] is not None:
             items.append(

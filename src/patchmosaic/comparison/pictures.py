@@ -43,12 +43,12 @@ def stacked(result: Comparison) -> list[tuple[str, Float[Tensor, "b c h w"], Flo
     ]
 
 
-def pairs(result: Comparison, seeds: Sequence[int], data: str) -> "Image.Image":
+def pairs(result: Comparison, captions: Sequence[Sequence[str]], data: str) -> "Image.Image":
     """A column for each of some seeds: the network on top, the best machine under it, the ideal machine last.
 
     Args:
         result: what was compared.
-        seeds: of its pictures, for the captions.
+        captions: of its pictures, as many lines for each, such as the seed.
         data: name of the training images.
     """
     from PIL import Image, ImageDraw
@@ -63,19 +63,20 @@ def pairs(result: Comparison, seeds: Sequence[int], data: str) -> "Image.Image":
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, font(34)), probe.textlength(subtitle, font(24)))
     width = max(_NAMES + len(chosen) * cell_width - _GAP, int(text_width) + 1) + 2 * _MARGIN
-    page = Image.new("RGB", (width, below + len(rows) * _LINE + _MARGIN), PAPER)
+    page = Image.new("RGB", (width, below + (len(captions[0]) + len(rows) - 1) * _LINE + _MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, 36), title, INK, font(34))
     draw.text((_MARGIN, 84), subtitle, FAINT, font(24))
-    for line, (name, images, r) in enumerate(rows):
+    for line, (name, images, _) in enumerate(rows):
         y = _TOP + line * cell_height
         draw.text((_MARGIN, y + cell_height // 2), name, INK, font(30), anchor="lm")
         for column, i in enumerate(chosen):
-            x = _MARGIN + _NAMES + column * cell_width
-            page.paste(to_pil(images[i], scale), (x, y))
-            caption = f"seed {seeds[i]}" if r is None else f"{name} r {float(r[i]):.2f}"
-            place = (x + (cell_width - _GAP) // 2, below + line * _LINE)
-            draw.text(place, caption, INK if line == 1 else FAINT, font(22), anchor="mt")
+            page.paste(to_pil(images[i], scale), (_MARGIN + _NAMES + column * cell_width, y))
+    for column, i in enumerate(chosen):
+        scores = [f"{name} r {float(r[i]):.2f}" for name, _, r in rows if r is not None]
+        middle = _MARGIN + _NAMES + column * cell_width + (cell_width - _GAP) // 2
+        for line, text in enumerate((*captions[i], *scores)):
+            draw.text((middle, below + line * _LINE), text, INK if text in scores else FAINT, font(22), "mt")
     return page
 
 

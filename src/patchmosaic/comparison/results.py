@@ -27,7 +27,8 @@ def write_results(run: Run, result: Comparison) -> None:
         tensors["labels"] = run.labels
     write_tensors(folder / "samples.safetensors", tensors)
     write(folder / "per_seed.csv", lambda path: path.write_text(_per_seed(run, result)))
-    save_png(pictures.pairs(result, run.settings.seeds, run.data.name), folder / "pairs.png")
+    captions = [run.caption(i) for i in range(len(run.settings.seeds))]
+    save_png(pictures.pairs(result, captions, run.data.name), folder / "pairs.png")
     panels = scatter.scatters(result)
     if panels:
         save_png(scatter.side_by_side(panels), folder / "scatter.png")

@@ -112,9 +112,13 @@ class Run:
             f"beside the network in {' and '.join(map(str, self.settings.network_steps))} steps"
         ) + (remark if guessed else "")
 
-    def class_name(self, row: int) -> str:
-        """The class of a seed in words; empty for an unconditional network."""
-        return "" if self.labels is None else self.data.class_names[int(self.labels[row])]
+    def caption(self, row: int) -> tuple[str, ...]:
+        """A seed, and its class if it has one, in words."""
+        seed = f"seed {self.settings.seeds[row]}"
+        if self.labels is None:
+            return (seed,)
+        name = self.data.class_names[int(self.labels[row])]
+        return (seed, f"class {name}" if name.isdigit() else name)
 
     def draw(self) -> Comparison:
         """Draw every picture that is not drawn yet, and put all of them together."""
