@@ -11,7 +11,6 @@ from PIL import Image
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic import plots
 from patchmosaic.bench import command, memory, peaks, report, slopes
 from patchmosaic.bench import plan as plans
 from patchmosaic.bench.contestants import NAMES, contestant
@@ -186,13 +185,6 @@ def test_without_a_folder_the_table_is_all(capsys, tmp_path, monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_without_matplotlib_one_line_says_how_to_get_the_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plots, "available", lambda: False)
-    assert bench(tmp_path / "run") == 0
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES[:3]
-    assert "patchmosaic[plots]" in capsys.readouterr().out
-
-
 def test_ctrl_c_keeps_finished_cells_and_resume_goes_on(tmp_path, capsys, monkeypatch):
     run_cell, done = plans.run_cell, []
 
@@ -206,7 +198,6 @@ def test_ctrl_c_keeps_finished_cells_and_resume_goes_on(tmp_path, capsys, monkey
     assert bench(tmp_path / "run") == 130
     assert "--resume" in capsys.readouterr().err
     monkeypatch.undo()
-    monkeypatch.setattr(plots, "available", lambda: False)
     first = json.loads((tmp_path / "run" / "bench.json").read_text())
     assert [cell["machine"] for cell in first["cells"]] == ["ls"]
     assert bench(tmp_path / "run") == 1

@@ -9,7 +9,6 @@ import torch
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic import plots
 from patchmosaic.calibration import command, run
 from patchmosaic.cli import main
 from patchmosaic.nets import load_network, save_network
@@ -181,13 +180,6 @@ def test_machines_follow_the_network(networks, tmp_path):
     assert calibrate(networks / "classes", tmp_path / "classes", "--windows", "3") == 0
     record = json.loads((tmp_path / "classes" / "run.json").read_text())
     assert record["config"]["labels"] == list(range(10))
-
-
-def test_without_matplotlib_one_line_says_how_to_get_the_picture(networks, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plots, "available", lambda: False)
-    assert calibrate(networks / "plain", tmp_path / "run") == 0
-    assert not (tmp_path / "run" / "calibration.png").exists()
-    assert "patchmosaic[plots]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
-"""What drawings of numbers share; needs matplotlib, but only when called."""
+"""What drawings of numbers share; matplotlib is imported when one is drawn."""
 
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from patchmosaic.records import write
 
 COLOURS = ("#0b3c7d", "#4d8fd1", "#c8553d", "#e0a458", "#7a9e7e", "#8d7aa8", "#555555", "#a0a0a0")
 INK, FAINT = "#1c1c1e", "#6e6e76"
-
-
-def available() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def figure(lines: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
@@ -36,3 +33,25 @@ def figure(lines: int, columns: int, width: float, height: float, **options: Any
 def save(page: Any, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     write(path, lambda temporary: page.savefig(temporary, dpi=110))
+
+
+def curve(values: Sequence[float], title: str, axes: tuple[str, str]) -> Any:
+    """A noisy curve on a logarithmic axis, with its running median over a hundredth of its length.
+
+    Args:
+        values: positive numbers, at 1, 2, ...
+        title: of the picture.
+        axes: names of the horizontal and the vertical axis.
+    """
+    page, panels = figure(1, 1, 8, 4.5)
+    panel, y = panels[0, 0], torch.tensor(values, dtype=torch.float64)
+    span = max(1, len(y) // 100)
+    smooth = y.unfold(0, span, 1).median(-1).values
+    panel.semilogy(range(1, len(y) + 1), y, color="#c9d3e0", linewidth=0.8)
+    panel.semilogy([i + (span + 1) / 2 for i in range(len(smooth))], smooth, color=COLOURS[0], linewidth=1.8)
+    panel.set_xlabel(axes[0])
+    panel.set_ylabel(axes[1])
+    panel.set_title(title, loc="left", color=INK)
+    panel.grid(axis="y", which="both", color="#e4e4e8", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    return page

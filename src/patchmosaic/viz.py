@@ -95,34 +95,6 @@ def grid(images: Float[Tensor, "b c h w"], title: str, subtitle: str) -> "Image.
     return page
 
 
-def curve_png(values: Sequence[float], title: str, axes: tuple[str, str], path: Path) -> None:
-    """A noisy curve on a logarithmic axis, with its running median over a hundredth of its length.
-
-    Args:
-        values: positive numbers, at 1, 2, ...
-        title: of the picture.
-        axes: names of the horizontal and the vertical axis.
-        path: where the PNG goes.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    y = torch.tensor(values, dtype=torch.float64)
-    panel.semilogy(range(1, len(y) + 1), y, color="#c9d3e0", linewidth=0.8)
-    span = max(1, len(y) // 100)
-    smooth = y.unfold(0, span, 1).median(-1).values
-    panel.semilogy([i + span / 2 + 0.5 for i in range(len(smooth))], smooth, color="#0b3c7d", linewidth=1.8)
-    panel.set_xlabel(axes[0])
-    panel.set_ylabel(axes[1])
-    panel.set_title(title, loc="left")
-    panel.grid(axis="y", which="both", color="#e4e4e8", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
-    write(path, lambda temporary: figure.savefig(temporary, dpi=110))
-
-
 def save_png(picture: "Image.Image", path: str | Path) -> None:
     """Write a PNG, whole or not at all."""
     write(path, lambda temporary: picture.save(temporary, format="PNG"))

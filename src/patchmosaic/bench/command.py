@@ -12,7 +12,7 @@ Measure how fast the engines are, beside other exact ways to the same answer: th
 matrix product, torch's fused attention, KeOps. All are timed in one run, in turn within every repeat, so what
 counts are the ratios. Each answer is compared with the dense engine in float64.
 
-With --out the folder holds bench.json (everything), bench.csv, bench.md and, with matplotlib, bench.png."""
+With --out the folder holds bench.json (everything), bench.csv, bench.md and bench.png."""
 
 _EXAMPLES = """\
 examples:
@@ -84,7 +84,6 @@ def add_bench(commands: Any) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from patchmosaic import plots
     from patchmosaic.bench import report
     from patchmosaic.bench.plan import origin
     from patchmosaic.bench.store import Store
@@ -101,8 +100,6 @@ def _bench(args: argparse.Namespace) -> None:
     print(report.table(store.record))
     if args.out is not None:
         print(f"written: {', '.join(map(str, written))}")
-        if not plots.available():
-            print("for the picture: pip install 'patchmosaic[plots]', and repeat with --overwrite")
 
 
 def _plan(args: argparse.Namespace) -> Any:

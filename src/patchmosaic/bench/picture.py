@@ -1,4 +1,4 @@
-"""The measurements as bars, one panel for each machine and noise level; needs matplotlib."""
+"""The measurements as bars, one panel for each machine and noise level."""
 
 from itertools import product
 from pathlib import Path

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from patchmosaic import plots
 from patchmosaic.bench import picture, report
 from patchmosaic.bench.plan import Cell
 from patchmosaic.errors import InputError
@@ -83,7 +82,7 @@ class Store:
             paths[1:], (report.comma_separated(self.record), report.markdown(self.record)), strict=True
         ):
             _write_text(path, text)
-        return paths + (picture.save(self.record, self.folder) if plots.available() else [])
+        return paths + picture.save(self.record, self.folder)
 
 
 def _write_text(path: Path, text: str) -> None:

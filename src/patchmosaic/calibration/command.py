@@ -114,7 +114,6 @@ def _add_what(command: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from patchmosaic import plots
     from patchmosaic.calibration.run import Run
     from patchmosaic.nets import load_network
 
@@ -135,8 +134,6 @@ def _calibrate(args: argparse.Namespace) -> None:
             windows = " ".join(map(str, calibration.schedule.windows))
             print(f"{name}: {windows} (lowest noise first): {folder / name}.json")
         print(f"{len(settings.seeds)} trajectories in {time.monotonic() - started:.1f} s")
-        if not plots.available():
-            print("for the picture: pip install 'patchmosaic[plots]', and repeat with --overwrite")
     if args.save_with_network:
         print(f"written: {', '.join(map(str, run.save_with_network()))}")
 

@@ -1,4 +1,4 @@
-"""Calibrated windows against time (Kamb & Ganguli 2025, fig. 4b); needs matplotlib."""
+"""Calibrated windows against time (Kamb & Ganguli 2025, fig. 4b)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

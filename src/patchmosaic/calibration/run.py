@@ -148,8 +148,7 @@ class Run:
         for name, content in described.items():
             write_json(self.files.path / f"{name}.json", content)
         times = tuple(reversed(self.times))
-        if plots.available():
-            plots.save(draw(found, times, self.data.name), self.files.path / "calibration.png")
+        plots.save(draw(found, times, self.data.name), self.files.path / "calibration.png")
         details = {
             name: {
                 "best": calibration.best.tolist(),

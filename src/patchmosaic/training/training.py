@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from patchmosaic import viz
+from patchmosaic import plots, viz
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network, save_network
@@ -197,12 +197,9 @@ class Training:
         folder = self.files.path / "network"
         save_network(self.network(), folder)
         write_json(folder / "run.json", self.files.record)
-        viz.curve_png(
-            self.losses,
-            f"Loss of a {self.settings.network} on {self.data.name}",
-            ("step", "mean squared error of the noise"),
-            self.files.path / "loss.png",
-        )
+        title = f"Loss of a {self.settings.network} on {self.data.name}"
+        page = plots.curve(self.losses, title, ("step", "mean squared error of the noise"))
+        plots.save(page, self.files.path / "loss.png")
         write(self.files.path / "loss.csv", lambda path: _write_losses(path, self.losses))
         recent = self.losses[-_WINDOW:]
         metrics = {"steps": self.step, "loss": sum(recent) / len(recent), "parameters": self.parameters}
