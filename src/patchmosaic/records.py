@@ -117,9 +117,14 @@ class RunFolder:
         write_json(record, self.record)
         return False
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last result is there."""
+        return (self.path / self.results[-1]).exists()
+
     def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
         """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
-        complete = (self.path / self.results[-1]).exists()
+        complete = self.complete
         different = differences(found, self.record)
         if different and not overwrite:
             raise InputError(

@@ -113,21 +113,19 @@ def _train(args: argparse.Namespace) -> None:
     training = Training(folder, config, data, args.device)
     if args.pictures_every is not None and args.pictures_every < 1:
         raise InputError("--pictures-every must be at least 1")
-    if training.files.open(args.resume, args.overwrite):
-        print(f"already complete: {folder / 'network'}")
+    say = training.accelerator.print
+    if training.open(args.resume, args.overwrite):
+        say(f"already complete: {folder / 'network'}")
         return
-    training.load()
-    print(
+    say(
         f"{config.network} with {training.parameters:,} numbers to learn from {len(data):,} images of {data.name}"
     )
-    main = training.accelerator.is_main_process
-    with tqdm(
-        total=training.total, initial=training.step, unit="step", disable=None if main else True
-    ) as bar:
+    hidden = None if training.accelerator.is_main_process else True
+    with tqdm(total=training.total, initial=training.step, unit="step", disable=hidden) as bar:
 
-        def say(loss: float) -> None:
+        def show(loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
 
-        training.run(say, args.pictures_every or max(1, training.total // 10))
-    print(f"loss {sum(training.losses[-100:]) / len(training.losses[-100:]):.4f}: {folder / 'network'}")
+        training.run(show, args.pictures_every or max(1, training.total // 10))
+    say(f"loss {training.recent_loss:.4f}: {folder / 'network'}")

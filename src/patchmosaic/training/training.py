@@ -73,6 +73,12 @@ class Training:
         return len(self.losses)
 
     @property
+    def recent_loss(self) -> float:
+        """Mean over the last steps."""
+        recent = self.losses[-_WINDOW:]
+        return sum(recent) / len(recent)
+
+    @property
     def parameters(self) -> int:
         """Numbers that are learnt."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -80,6 +86,15 @@ class Training:
     def network(self) -> nn.Module:
         """The network as it would be saved now."""
         return self.average.module if self.average else self.accelerator.unwrap_model(self.model)
+
+    def open(self, resume: bool, overwrite: bool) -> bool:
+        """As :meth:`RunFolder.open`, by the first of several processes; then take up the kept state, if any."""
+        with self.accelerator.main_process_first():
+            first = self.accelerator.is_main_process
+            complete = self.files.open(resume, overwrite) if first else self.files.complete
+        if not complete:
+            self._load()
+        return complete
 
     def run(self, say: Callable[[float], None], grid_every: int) -> None:
         """Take the steps that remain, then write the results.
@@ -100,13 +115,14 @@ class Training:
                 if main and self.step % grid_every == 0 and self.step < self.total:
                     self._draw()
                 if main and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                    self.save()
+                    self._save()
                     saved = time.monotonic()
             if main:
                 self._finish()
+            self.accelerator.end_training()
         except KeyboardInterrupt:
             if main:
-                self.save()
+                self._save()
             raise
 
     def _take(self, batches: Batches) -> None:
@@ -133,8 +149,7 @@ class Training:
         return rows.to(self.accelerator.device)
 
     def _check_loss(self) -> None:
-        recent = self.losses[-_WINDOW:]
-        mean = sum(recent) / len(recent)
+        mean = self.recent_loss
         if not mean < 1e4:  # also NaN
             raise InputError(
                 f"the loss became {self.losses[-1]} at step {self.step}: use a smaller --lr than {self.settings.lr:g}"
@@ -145,7 +160,7 @@ class Training:
                 "use another --lr, or images in [-1, 1]"
             )
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Keep the state, to go on from."""
         tensors = {f"model.{name}": value for name, value in self._model_state().items()}
         if self.average:
@@ -155,7 +170,7 @@ class Training:
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         write_tensors(self._state, {name: value.cpu() for name, value in tensors.items()})
 
-    def load(self) -> None:
+    def _load(self) -> None:
         """Go on from the kept state, if there is one."""
         if not self._state.exists():
             return
@@ -201,8 +216,7 @@ class Training:
         page = plots.curve(self.losses, title, ("step", "mean squared error of the noise"))
         plots.save(page, self.files.path / "loss.png")
         write(self.files.path / "loss.csv", lambda path: _write_losses(path, self.losses))
-        recent = self.losses[-_WINDOW:]
-        metrics = {"steps": self.step, "loss": sum(recent) / len(recent), "parameters": self.parameters}
+        metrics = {"steps": self.step, "loss": self.recent_loss, "parameters": self.parameters}
         write_json(self.files.path / "metrics.json", metrics)
         self.files.close()
 
