@@ -54,7 +54,7 @@ class DenseEngine(Engine):
         images_at_once = max(1, limit // max(tile.numbers_per_image for tile in tiles))
         members = self.dictionary.members(label)
         for _, images in self.dictionary.chunks(members, images_at_once, torch.float64):
-            padded = _pad(images, frame)
+            padded = pad(images, frame)
             for tile in tiles:
                 tile.add(images, padded)
         if window is None:
@@ -84,7 +84,7 @@ class _Tile:
     ):
         self.block, self.frame, self.whole, self.dtype = block, frame, whole, x.dtype
         self.queries = [
-            _scaled(_features(_pad(sample[None].double(), frame), frame, block.queries), alpha_bar)
+            scaled(features(pad(sample[None].double(), frame), frame, block.queries), alpha_bar)
             for sample, alpha_bar in zip(x, alpha_bars, strict=True)
         ]
         numbers = x[0].numel() if whole else x.shape[1]
@@ -96,7 +96,7 @@ class _Tile:
     def add(self, images: Tensor, padded: Tensor) -> None:
         """Sum over these images' keys."""
         for positions in self.keys:
-            patches = _features(padded, self.frame, positions)
+            patches = features(padded, self.frame, positions)
             values = (patches if self.whole else _centres(images, positions)).to(self.dtype)
             keys = torch.cat([patches, patches.square().sum(-1, keepdim=True)], dim=-1).transpose(1, 2)
             for i, queries in enumerate(self.queries):
@@ -107,7 +107,7 @@ class _Tile:
         return torch.stack([finalize(state) for state in self.states]).to(self.dtype)
 
 
-def _scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q d1"]:
+def scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q d1"]:
     """Query features whose product with (psi, |psi|^2) is the logit, up to what cancels."""
     precision = 1 / (1 - alpha_bar)
     return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
@@ -121,7 +121,8 @@ def local_frame(height: int, width: int, window: int, padding: str) -> Frame:
     return Frame(2 * rows + 1, 2 * columns + 1, rows, columns, padding)
 
 
-def _pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h2 w2"]:
+def pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h2 w2"]:
+    """Images with all that windows see around them."""
     height, width = images.shape[2:]
     bottom, right = frame.height - 1 - frame.top, frame.width - 1 - frame.left
     if frame.padding == "zeros":
@@ -131,10 +132,10 @@ def _pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h
     return images[:, :, rows][:, :, :, columns]
 
 
-def _features(
+def features(
     padded: Float[Tensor, "n c h2 w2"], frame: Frame, positions: Int[Tensor, "g k"]
 ) -> Float[Tensor, "g n*k d"]:
-    """The windows at ``positions`` of every image, flattened, class by class."""
+    """The windows at ``positions`` of every padded image, flattened, class by class."""
     windows = padded.unfold(2, frame.height, 1).unfold(3, frame.width, 1)
     rows, columns = positions // windows.shape[3], positions % windows.shape[3]
     return (

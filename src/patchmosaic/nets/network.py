@@ -47,7 +47,7 @@ class Network(Denoiser):
     ):
         self.model = model.eval()
         self.schedule = schedule or CosineSchedule()
-        self.training_steps, self.folder = training_steps, folder
+        self.training_steps, self.folder, self.predicts = training_steps, folder, predicts
         self._denoiser = FunctionDenoiser(self._call, predicts)
         config: Any = model.config
         size = config["sample_size"]
