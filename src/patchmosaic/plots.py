@@ -12,8 +12,18 @@ COLOURS = ("#0b3c7d", "#4d8fd1", "#c8553d", "#e0a458", "#7a9e7e", "#8d7aa8", "#5
 INK, FAINT = "#1c1c1e", "#6e6e76"
 
 
+def empty_page(width: float, height: float) -> Any:
+    """A figure of so many inches, without a window system behind it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    page = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(page)
+    return page
+
+
 def figure(lines: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
-    """A grid of axes without a window system behind it.
+    """A page with a grid of axes.
 
     Args:
         lines: of the grid.
@@ -22,11 +32,7 @@ def figure(lines: int, columns: int, width: float, height: float, **options: Any
         height: in inches.
         options: for matplotlib's ``Figure.subplots``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    page = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(page)
+    page = empty_page(width, height)
     return page, page.subplots(lines, columns, squeeze=False, **options)
 
 

@@ -111,6 +111,11 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         help="classes to draw, in turn (default: all that there are)",
     )
     flow.add_argument("--steps", type=int, default=20, metavar="N", help="of each (default: 20)")
+    flow.add_argument(
+        "--receptive-fields",
+        action="store_true",
+        help="also what the estimate of the centre pixel depends on: receptive.png and receptive.json",
+    )
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -159,6 +164,7 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
         seeds=tuple(range(args.seed, args.seed + args.count)),
         steps=args.steps,
         batch=args.batch,
+        receptive_fields=args.receptive_fields,
     )
     data = source.load()
     return replace(settings, labels=labels_in_turn(network, data, args.labels)), data

@@ -1,13 +1,16 @@
-"""Calibrated windows against time (Kamb & Ganguli 2025, fig. 4b)."""
+"""Calibrated windows against time, and receptive fields (Kamb & Ganguli 2025, fig. 4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchmosaic import plots
 from patchmosaic.calibration.calibrate import Calibration
+from patchmosaic.calibration.fields import NETWORK, Fields
 from patchmosaic.comparison.names import short
 
 _COLOURS = {"ls": plots.COLOURS[2], "els": plots.COLOURS[0], "bbels": plots.COLOURS[0]}
+_TIME = "time t: from a nearly clean image to pure noise"
+_SHOWN = 5  # noise levels with a picture of the field
 
 
 def draw(found: Mapping[str, Calibration], times: Sequence[float], data: str) -> Any:
@@ -40,12 +43,10 @@ def draw(found: Mapping[str, Calibration], times: Sequence[float], data: str) ->
     windows.set_ylabel("window P that fits best, in pixels", fontsize=10)
     windows.legend(frameon=False, fontsize=11, loc="upper left")
     likeness.set_ylabel("cosine at that P", fontsize=10)
-    likeness.set_xlabel("time t: from a nearly clean image to pure noise", fontsize=10)
+    likeness.set_xlabel(_TIME, fontsize=10)
     likeness.set_xlim(0, 1.02)
     for panel in (windows, likeness):
-        panel.grid(color="#e4e4e8", linewidth=0.7)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        _tidy(panel)
     count = next(iter(found.values())).cosines.shape[1]
     page.suptitle(
         f"How far a network looks, on {data}: median of {count} trajectories, half of them shaded",
@@ -53,3 +54,63 @@ def draw(found: Mapping[str, Calibration], times: Sequence[float], data: str) ->
         color=plots.INK,
     )
     return page
+
+
+def draw_fields(fields: Fields, found: Mapping[str, Calibration], times: Sequence[float], data: str) -> Any:
+    """Receptive fields at some times, the network's above the machines', and their widths at all times.
+
+    Args:
+        fields: of the network and of the machines in ``found``.
+        found: calibrations of machines by name.
+        times: of their noise levels, ascending.
+        data: name of the training images.
+    """
+    last = len(times) - 1
+    shown = sorted({round(k * last / (_SHOWN - 1)) for k in range(_SHOWN)})
+    page = plots.empty_page(8.4, 2.0 + 1.7 * len(fields.fields) + 3.2)
+    above, below = page.subfigures(2, 1, height_ratios=[1.7 * len(fields.fields) + 0.4, 3.6])
+    panels = above.subplots(len(fields.fields), len(shown), squeeze=False)
+    for row, (name, levels) in zip(panels, fields.fields.items(), strict=True):
+        for panel, i in zip(row, shown, strict=True):
+            panel.imshow(levels[i] / levels[i].max(), cmap="magma", vmin=0, vmax=1)
+            panel.set_xticks([])
+            panel.set_yticks([])
+            if name == NETWORK:
+                panel.set_title(f"t = {times[i]:g}", fontsize=10, color=plots.INK)
+            else:
+                panel.set_xlabel(f"P = {found[name].schedule.windows[i]}", fontsize=9, color=plots.FAINT)
+        row[0].set_ylabel(name if name == NETWORK else short(name), fontsize=11)
+    _draw_widths(below.subplots(), fields, found, times)
+    page.suptitle(
+        f"What the clean estimate of the centre pixel depends on, {data}: mean |derivative|, each up to its largest",
+        fontsize=11,
+        color=plots.INK,
+    )
+    return page
+
+
+def _draw_widths(
+    panel: Any, fields: Fields, found: Mapping[str, Calibration], times: Sequence[float]
+) -> None:
+    panel.plot(
+        times, fields.widths(NETWORK), color=plots.INK, linewidth=2.2, label="network, effective width"
+    )
+    for name, calibration in found.items():
+        colour = _COLOURS[name]
+        r = fields.rank_correlations[name]
+        label = f"{short(name)}, calibrated P (rank correlation with network {r:.2f})"
+        panel.step(times, calibration.schedule.windows, where="mid", color=colour, linewidth=1.6, label=label)
+        label = f"{short(name)}, effective width"
+        panel.plot(times, fields.widths(name), color=colour, linestyle=":", linewidth=1.8, label=label)
+    panel.set_xlabel(_TIME, fontsize=10)
+    panel.set_ylabel("pixels", fontsize=10)
+    panel.set_xlim(0, 1.02)
+    panel.set_ylim(bottom=0)
+    panel.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _tidy(panel)
+
+
+def _tidy(panel: Any) -> None:
+    panel.grid(color="#e4e4e8", linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from patchmosaic import plots, presets
 from patchmosaic.calibration.calibrate import Calibration, cosines, sort_windows
-from patchmosaic.calibration.picture import draw
+from patchmosaic.calibration.fields import measure_fields
+from patchmosaic.calibration.picture import draw, draw_fields
 from patchmosaic.comparison.settings import build_machine, check_fit, is_circular
 from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.errors import InputError
@@ -33,6 +34,7 @@ class Settings(DataSettings):
     labels: tuple[int, ...] | None = None
     steps: int = 20
     batch: int = 5
+    receptive_fields: bool = False
 
     def __post_init__(self) -> None:
         for name in self.machines:
@@ -90,8 +92,11 @@ class Run:
         self.times = network.schedule.times(settings.steps)
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here
-        results = (*(f"{name}.json" for name in settings.machines), "calibration.png", "calibration.json")
-        self.files = RunFolder(folder, self._record(), results)
+        fields = ("receptive.json", "receptive.png") if settings.receptive_fields else ()
+        windows = tuple(f"{name}.json" for name in settings.machines)
+        self.files = RunFolder(
+            folder, self._record(), (*windows, *fields, "calibration.png", "calibration.json")
+        )
 
     def _record(self) -> dict[str, Any]:
         """For ``run.json``."""
@@ -126,17 +131,34 @@ class Run:
             )
             for name in self.machines
         }
+        if self.settings.receptive_fields:
+            self._write_fields(found, torch.cat([part["states"] for part in parts], dim=1).to(self.device))
         self._write(found)
         return found
 
+    def _write_fields(self, found: dict[str, Calibration], states: Tensor) -> None:
+        from tqdm import tqdm
+
+        labels = self._labels(slice(0, len(self.settings.seeds)))
+        with tqdm(total=len(states), unit="level", desc="receptive fields", disable=None) as bar:
+            fields = measure_fields(self.network, self.machines, found, states, labels, bar.update)
+        write_json(self.files.path / "receptive.json", fields.describe())
+        page = draw_fields(fields, found, tuple(reversed(self.times)), self.data.name)
+        plots.save(page, self.files.path / "receptive.png")
+
     def _follow(self, rows: slice, bar: Any) -> dict[str, Tensor]:
-        """Cosines of each machine along some trajectories, (steps, batch, windows), lowest noise first."""
+        """Cosines of each machine along some trajectories, (steps, batch, windows), lowest noise first.
+
+        With ``states`` (steps, batch, C, H, W) where receptive fields are wanted.
+        """
         noise, labels = self._inputs(rows)
-        found = []
+        found, states = [], []
         for step in reverse_flow(self.network, noise, self.times, self.network.schedule, labels):
             found.append(cosines(step, self.machines, self.settings.windows, labels))
+            states.append(step.state.cpu())
             bar.update(len(noise))
-        return {name: torch.stack([step[name] for step in reversed(found)]) for name in self.machines}
+        kept = {name: torch.stack([step[name] for step in reversed(found)]) for name in self.machines}
+        return {**kept, "states": torch.stack(states[::-1])} if self.settings.receptive_fields else kept
 
     def _write(self, found: dict[str, Calibration]) -> None:
         origin = {
@@ -176,11 +198,14 @@ class Run:
     def _inputs(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         """Noise and labels of some trajectories, on the device."""
         noise = draw_noise(generators(self.settings.seeds[rows]), self.network.shape).to(self.device)
+        return noise, self._labels(rows)
+
+    def _labels(self, rows: slice) -> Tensor | None:
         given = self.settings.labels
         if given is None:
-            return noise, None
+            return None
         labels = [given[i % len(given)] for i in range(rows.start, rows.stop)]
-        return noise, torch.tensor(labels, device=self.device)
+        return torch.tensor(labels, device=self.device)
 
     def _batches(self) -> Iterator[tuple[Path, slice]]:
         """Where each batch of trajectories is kept, and which seeds it holds."""
