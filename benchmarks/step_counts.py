@@ -76,6 +76,7 @@ def main() -> None:
         "network_steps": network_steps,
         "versions": versions(),
         "median_r": {},
+        "machine_with_itself": {},
         "network_with_itself": [
             float(measure(drawn[network_steps[-1]], drawn[steps])["r"].median()) for steps in network_steps
         ],
@@ -85,12 +86,18 @@ def main() -> None:
             machine = pm.presets.MACHINES[args.machine](
                 data.pixels, labels=data.labels, locality=schedule_of(scales, off_by_one)
             )
-            rows = []
+            images = {}
             for steps in theory_steps:
-                images = pm.sample(machine, noise, steps, labels=labels, start=start).images
-                rows.append([float(measure(drawn[count], images)["r"].median()) for count in network_steps])
+                images[steps] = pm.sample(machine, noise, steps, labels=labels, start=start).images
                 bar.update()
-            record["median_r"][name] = rows
+            record["median_r"][name] = [
+                [float(measure(drawn[count], images[steps])["r"].median()) for count in network_steps]
+                for steps in theory_steps
+            ]
+            record["machine_with_itself"][name] = [
+                float(measure(images[theory_steps[-1]], images[steps])["r"].median())
+                for steps in theory_steps
+            ]
             write_json(args.out / "steps.json", record)
     draw(read_json(args.out / "steps.json"), args.out / "steps.png")
 
