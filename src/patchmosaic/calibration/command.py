@@ -148,7 +148,7 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     from dataclasses import asdict, fields, replace
 
     from patchmosaic.calibration.calibrate import candidate_windows
-    from patchmosaic.calibration.run import Settings
+    from patchmosaic.calibration.settings import Settings
     from patchmosaic.comparison.settings import data_settings, default_machines, labels_in_turn
     from patchmosaic.data import DataSettings
 

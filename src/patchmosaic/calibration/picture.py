@@ -72,7 +72,7 @@ def draw_fields(fields: Fields, found: Mapping[str, Calibration], times: Sequenc
     panels = above.subplots(len(fields.fields), len(shown), squeeze=False)
     for row, (name, levels) in zip(panels, fields.fields.items(), strict=True):
         for panel, i in zip(row, shown, strict=True):
-            panel.imshow(levels[i] / levels[i].max(), cmap="magma", vmin=0, vmax=1)
+            panel.imshow(levels[i] / levels[i].max().clamp(min=1e-300), cmap="magma", vmin=0, vmax=1)
             panel.set_xticks([])
             panel.set_yticks([])
             if name == NETWORK:
@@ -105,8 +105,8 @@ def _draw_widths(
     panel.set_xlabel(_TIME, fontsize=10)
     panel.set_ylabel("pixels", fontsize=10)
     panel.set_xlim(0, 1.02)
-    panel.set_ylim(bottom=0)
-    panel.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panel.set_ylim(0, 1.4 * panel.get_ylim()[1])  # with room for the legend
+    panel.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     _tidy(panel)
 
 
