@@ -23,7 +23,7 @@ over trajectories (of an even number, the lower one).
 
 The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png
 (with matplotlib); calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
-and network, versions)."""
+and network, versions); with --receptive-fields also receptive.png and receptive.json."""
 
 _EXAMPLES = """\
 examples:
@@ -114,7 +114,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     flow.add_argument(
         "--receptive-fields",
         action="store_true",
-        help="also what the estimate of the centre pixel depends on: receptive.png and receptive.json",
+        help="also how strongly the clean estimate of the centre pixel depends on each pixel",
     )
 
 
