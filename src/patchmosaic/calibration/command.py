@@ -21,8 +21,8 @@ Find how far a trained network looks: the window P, noise level by noise level, 
 estimate is most like the network's along the network's own way from noise to picture. The schedule is the median
 over trajectories (of an even number, the lower one).
 
-The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png
-(with matplotlib); calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
+The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png;
+calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
 and network, versions); with --receptive-fields also receptive.png and receptive.json."""
 
 _EXAMPLES = """\
