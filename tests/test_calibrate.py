@@ -11,6 +11,7 @@ import patchmosaic as pm
 from mistakes import assert_one_clear_line
 from patchmosaic.calibration import command, run
 from patchmosaic.cli import main
+from patchmosaic.explain import effective_width, machine_jacobian, network_jacobian, receptive_field
 from patchmosaic.nets import load_network, save_network
 from patchmosaic.nets.resnet import ResNet
 from patchmosaic.presets import MACHINES
@@ -119,7 +120,7 @@ def networks(tmp_path_factory):
 
 def calibrate(network, out, *options):
     data = ("--data", "digits", "--limit", "100")
-    small = ("--count", "4", "--batch", "2", "--steps", "3")
+    small = ("--count", "4", "--seed", "0", "--batch", "2", "--steps", "3")
     return main(["calibrate", "--network", str(network), "--out", str(out), *data, *small, *options])
 
 
@@ -146,7 +147,7 @@ def test_a_folder_of_windows(networks, tmp_path, capsys):
 
 
 def test_a_resumed_run_gives_the_same_bytes(networks, tmp_path, monkeypatch):
-    assert calibrate(networks / "plain", tmp_path / "whole") == 0
+    assert calibrate(networks / "plain", tmp_path / "whole", "--receptive-fields") == 0
     measure, steps = run.cosines, []
 
     def stop(*arguments):
@@ -156,13 +157,38 @@ def test_a_resumed_run_gives_the_same_bytes(networks, tmp_path, monkeypatch):
         return measure(*arguments)
 
     monkeypatch.setattr(run, "cosines", stop)
-    assert calibrate(networks / "plain", tmp_path / "cut") == 130
+    assert calibrate(networks / "plain", tmp_path / "cut", "--receptive-fields") == 130
     assert [path.name for path in (tmp_path / "cut" / "unfinished").iterdir()] == ["0-2.safetensors"]
-    assert calibrate(networks / "plain", tmp_path / "cut") == 1
-    assert calibrate(networks / "plain", tmp_path / "cut", "--resume") == 0
+    assert calibrate(networks / "plain", tmp_path / "cut", "--receptive-fields") == 1
+    assert calibrate(networks / "plain", tmp_path / "cut", "--resume") == 1  # other settings
+    assert calibrate(networks / "plain", tmp_path / "cut", "--receptive-fields", "--resume") == 0
     assert len(steps) == 5 + 3
-    for name in RESULTS:
+    for name in (*RESULTS, "receptive.json", "receptive.png"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_receptive_fields_beside_the_windows(networks, tmp_path):
+    """Of the states on the network's way, in the calibrated windows, and with labels."""
+    options = ("--machines", "bbels", "--receptive-fields")
+    assert calibrate(networks / "classes", tmp_path / "run", *options) == 0
+    assert not (tmp_path / "run" / "unfinished").exists()
+    assert (tmp_path / "run" / "receptive.png").exists()
+    content = json.loads((tmp_path / "run" / "receptive.json").read_text())
+    schedule = pm.LocalitySchedule.load(tmp_path / "run" / "bbels.json")
+    network, labels = load_network(networks / "classes"), torch.arange(4)
+    way = pm.sample(network, noise(4), 3, network.schedule, labels, keep_trajectory=True)
+    data = pm.load_dataset("digits", limit=100)
+    machine = pm.presets.boundary_broken(data.images, 1, labels=data.labels)
+    widths = []
+    for i, (x, level) in enumerate(zip(way.states[::-1], way.alpha_bars[::-1], strict=True)):
+        theirs = receptive_field(network_jacobian(network, x, level, labels))
+        widths.append(effective_width(theirs))
+        ours = receptive_field(machine_jacobian(machine, x, level, schedule.windows[i], labels))
+        for name, field in (("network", theirs), ("bbels", ours)):
+            found = torch.tensor(content["fields"][name][i], dtype=torch.float64)
+            torch.testing.assert_close(found, field, rtol=1e-3, atol=1e-6)
+    assert content["widths"]["network"] == pytest.approx(widths, rel=1e-3)
+    assert content["rank_correlations"].keys() == {"bbels"}
 
 
 def test_windows_saved_with_the_network_are_found_there(networks, tmp_path):

@@ -21,9 +21,9 @@ Find how far a trained network looks: the window P, noise level by noise level, 
 estimate is most like the network's along the network's own way from noise to picture. The schedule is the median
 over trajectories (of an even number, the lower one).
 
-The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png
-(with matplotlib); calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
-and network, versions)."""
+The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png;
+calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
+and network, versions); with --receptive-fields also receptive.png and receptive.json."""
 
 _EXAMPLES = """\
 examples:
@@ -114,7 +114,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     flow.add_argument(
         "--receptive-fields",
         action="store_true",
-        help="also what the estimate of the centre pixel depends on: receptive.png and receptive.json",
+        help="also how strongly the clean estimate of the centre pixel depends on each pixel",
     )
 
 
@@ -148,7 +148,7 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     from dataclasses import asdict, fields, replace
 
     from patchmosaic.calibration.calibrate import candidate_windows
-    from patchmosaic.calibration.run import Settings
+    from patchmosaic.calibration.settings import Settings
     from patchmosaic.comparison.settings import data_settings, default_machines, labels_in_turn
     from patchmosaic.data import DataSettings
 

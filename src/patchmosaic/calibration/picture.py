@@ -67,12 +67,15 @@ def draw_fields(fields: Fields, found: Mapping[str, Calibration], times: Sequenc
     """
     last = len(times) - 1
     shown = sorted({round(k * last / (_SHOWN - 1)) for k in range(_SHOWN)})
-    page = plots.empty_page(8.4, 2.0 + 1.7 * len(fields.fields) + 3.2)
-    above, below = page.subfigures(2, 1, height_ratios=[1.7 * len(fields.fields) + 0.4, 3.6])
+    heights = (1.68 * len(fields.fields) + 0.2, 3.6)
+    page = plots.empty_page(8.4, sum(heights) + 0.3)
+    above, below = page.subfigures(2, 1, height_ratios=heights)
     panels = above.subplots(len(fields.fields), len(shown), squeeze=False)
     for row, (name, levels) in zip(panels, fields.fields.items(), strict=True):
         for panel, i in zip(row, shown, strict=True):
-            panel.imshow(levels[i] / levels[i].max(), cmap="magma", vmin=0, vmax=1)
+            panel.imshow(
+                (levels[i] / levels[i].max().clamp(min=1e-300)).numpy(), cmap="magma", vmin=0, vmax=1
+            )
             panel.set_xticks([])
             panel.set_yticks([])
             if name == NETWORK:
@@ -98,15 +101,20 @@ def _draw_widths(
     for name, calibration in found.items():
         colour = _COLOURS[name]
         r = fields.rank_correlations[name]
-        label = f"{short(name)}, calibrated P (rank correlation with network {r:.2f})"
+        label = f"{short(name)}, calibrated P (ρ = {r:.2f})"
         panel.step(times, calibration.schedule.windows, where="mid", color=colour, linewidth=1.6, label=label)
         label = f"{short(name)}, effective width"
         panel.plot(times, fields.widths(name), color=colour, linestyle=":", linewidth=1.8, label=label)
     panel.set_xlabel(_TIME, fontsize=10)
     panel.set_ylabel("pixels", fontsize=10)
+    panel.set_title(
+        "Widths; ρ: rank correlation of calibrated P with the network's effective width",
+        fontsize=11,
+        color=plots.INK,
+    )
     panel.set_xlim(0, 1.02)
-    panel.set_ylim(bottom=0)
-    panel.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panel.set_ylim(0, 1.4 * panel.get_ylim()[1])  # with room for the legend
+    panel.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     _tidy(panel)
 
 

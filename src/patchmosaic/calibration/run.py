@@ -1,54 +1,24 @@
 """A calibration that is recorded and can be resumed."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from patchmosaic import plots, presets
-from patchmosaic.calibration.calibrate import Calibration, cosines, sort_windows
+from patchmosaic import plots
+from patchmosaic.calibration.calibrate import Calibration, cosines
 from patchmosaic.calibration.fields import measure_fields
 from patchmosaic.calibration.picture import draw, draw_fields
+from patchmosaic.calibration.settings import Settings
 from patchmosaic.comparison.settings import build_machine, check_fit, is_circular
-from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network
 from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, reverse_flow
-
-
-@dataclass(frozen=True)
-class Settings(DataSettings):
-    """Everything that decides the result of a calibration; equal settings give equal bytes on one computer.
-
-    ``batch`` is among them because the last bits of a network's answer depend on how many images it is asked for.
-    """
-
-    network: str | None = None
-    machines: tuple[str, ...] = ("ls", "bbels")
-    windows: tuple[int, ...] = (3, 5, 7, 9, 11, 13, 15)
-    seeds: tuple[int, ...] = tuple(range(20))
-    labels: tuple[int, ...] | None = None
-    steps: int = 20
-    batch: int = 5
-    receptive_fields: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.machines:
-            if name not in presets.LOCAL_MACHINES:
-                raise InputError(
-                    f"windows can be calibrated for {', '.join(presets.LOCAL_MACHINES)}, not for {name!r}"
-                )
-        if len(set(self.machines)) < len(self.machines):
-            raise InputError("a machine is given twice")
-        if min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
-            raise InputError("seeds must lie between 0 and 2^63 - 1")
-        if self.steps < 1 or self.batch < 1:
-            raise InputError("--steps and --batch must be at least 1")
-        object.__setattr__(self, "windows", sort_windows(self.windows))
 
 
 @final
