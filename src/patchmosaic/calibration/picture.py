@@ -49,7 +49,7 @@ def draw(found: Mapping[str, Calibration], times: Sequence[float], data: str) ->
         _tidy(panel)
     count = next(iter(found.values())).cosines.shape[1]
     page.suptitle(
-        f"How far a network looks, on {data}: median of {count} trajectories, half of them shaded",
+        f"How far a network looks, on {data}\nmedian of {count} trajectories, half of them shaded",
         fontsize=12,
         color=plots.INK,
     )
