@@ -154,7 +154,10 @@ def load_network(path: str | Path | None = None, device: str = "cpu") -> Network
         raise
     except Exception as error:  # what diffusers raises depends on what is wrong
         reason = " ".join(str(error).split())
-        raise InputError(f"cannot load the network in {place}: {reason[:300]}") from None
+        raise InputError(
+            f"cannot load the network in {place}: its files are damaged or do not fit together; "
+            f"save or copy them again ({reason[:200]})"
+        ) from None
     schedule, predicts, steps = _scheduler(folder, place)
     return Network(model.to(device), schedule, predicts, steps, place)
 
