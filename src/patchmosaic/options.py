@@ -2,12 +2,45 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from patchmosaic.errors import InputError
 
 _Settings = TypeVar("_Settings")
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    description: str,
+    epilog: str,
+    usage: str = "[options]",
+) -> argparse.ArgumentParser:
+    """A new command.
+
+    Args:
+        commands: the subparsers of the program.
+        name: of the command.
+        run: called with the arguments.
+        summary: its line in the list of commands.
+        description: the top of its help.
+        epilog: the end of its help.
+        usage: what follows the name.
+    """
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        usage=f"patchmosaic {name} {usage}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
 
 
 def add_data_options(command: argparse.ArgumentParser, source: str | None = "digits") -> None:
@@ -52,6 +85,58 @@ def add_output_options(command: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--overwrite", action="store_true", help="start anew over what the folder holds of a run"
     )
+
+
+def add_network_option(group: Any) -> None:
+    """Which trained network."""
+    group.add_argument(
+        "--network",
+        metavar="FOLDER",
+        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, of digits)",
+    )
+
+
+def add_labels_option(group: Any, default: str) -> None:
+    """Which classes; ``default`` says in words what happens without."""
+    group.add_argument(
+        "--labels", type=integers, metavar="A,B", help=f"classes to draw, in turn (default: {default})"
+    )
+
+
+def add_work_options(command: argparse.ArgumentParser, batch: int, of: str) -> Any:
+    """Device, memory and batch.
+
+    Args:
+        command: gets the options.
+        batch: its default.
+        of: what comes in batches, and what depends on their size.
+
+    Returns:
+        The group, for more of them.
+    """
+    work = command.add_argument_group("work")
+    add_device_option(work)
+    work.add_argument(
+        "--memory",
+        type=size_in_bytes,
+        default=1 << 29,
+        metavar="SIZE",
+        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
+    )
+    what, dependence = of.split(";")
+    work.add_argument(
+        "--batch",
+        type=int,
+        default=batch,
+        metavar="N",
+        help=f"{what} at a time (default: {batch});{dependence}",
+    )
+    return work
+
+
+def add_device_option(group: Any) -> None:
+    """Where the work is done."""
+    group.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
 
 
 def settings(kind: type[_Settings], args: argparse.Namespace) -> _Settings:

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from patchmosaic.options import add_command
+
 _DESCRIPTION = """\
 Measure how fast the engines are, beside other exact ways to the same answer: the published algorithm, unfold and
 matrix product, torch's fused attention, KeOps. All are timed in one run, in turn within every repeat, so what
@@ -31,13 +33,13 @@ def add_bench(commands: Any) -> None:
     from patchmosaic.bench.contestants import NAMES
     from patchmosaic.bench.problem import RULES
 
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "bench",
-        help="measure the engines beside other ways to the same answer",
-        usage="patchmosaic bench [options]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _bench,
+        "measure the engines beside other ways to the same answer",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     what = command.add_argument_group("what is measured")
     what.add_argument(
@@ -80,7 +82,6 @@ def add_bench(commands: Any) -> None:
     how.add_argument("--out", type=Path, metavar="FOLDER", help="default: the table on the terminal only")
     how.add_argument("--resume", action="store_true", help="finish an interrupted benchmark")
     how.add_argument("--overwrite", action="store_true", help="measure anew over what the folder holds")
-    command.set_defaults(run=_bench)
 
 
 def _bench(args: argparse.Namespace) -> None:

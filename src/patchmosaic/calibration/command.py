@@ -7,13 +7,16 @@ from typing import Any
 
 from patchmosaic.errors import InputError
 from patchmosaic.options import (
+    add_command,
     add_data_options,
+    add_labels_option,
+    add_network_option,
     add_output_options,
+    add_work_options,
     check_device,
     default_folder,
     integers,
     names,
-    size_in_bytes,
 )
 
 _DESCRIPTION = """\
@@ -39,50 +42,30 @@ Ctrl-C keeps finished batches; the same command with --resume goes on, to the sa
 
 def add_calibrate(commands: Any) -> None:
     """Register the command with the parsers of a program."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "calibrate",
-        help="how far a trained network looks, for each noise level",
-        usage="patchmosaic calibrate [options]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _calibrate,
+        "how far a trained network looks, for each noise level",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     _add_what(command)
     add_data_options(command, source=None)
     add_output_options(command)
-    work = command.add_argument_group("work")
+    work = add_work_options(command, 5, "trajectories; a network's last bits depend on it")
     work.add_argument(
         "--save-with-network",
         action="store_true",
         help="also put the windows in the network's folder, as scales/MACHINE.json",
     )
-    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
-    work.add_argument(
-        "--memory",
-        type=size_in_bytes,
-        default=1 << 29,
-        metavar="SIZE",
-        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
-    )
-    work.add_argument(
-        "--batch",
-        type=int,
-        default=5,
-        metavar="N",
-        help="trajectories at a time (default: 5); a network's last bits depend on it",
-    )
-    command.set_defaults(run=_calibrate)
 
 
 def _add_what(command: argparse.ArgumentParser) -> None:
     from patchmosaic.presets import LOCAL_MACHINES
 
     what = command.add_argument_group("network and machines")
-    what.add_argument(
-        "--network",
-        metavar="FOLDER",
-        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, of digits)",
-    )
+    add_network_option(what)
     what.add_argument(
         "--machines",
         type=names,
@@ -104,12 +87,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seeds S, S+1, ... (default: 1000, which compare does not use)",
     )
-    flow.add_argument(
-        "--labels",
-        type=integers,
-        metavar="A,B",
-        help="classes to draw, in turn (default: all that there are)",
-    )
+    add_labels_option(flow, "all that there are")
     flow.add_argument("--steps", type=int, default=20, metavar="N", help="of each (default: 20)")
     flow.add_argument(
         "--receptive-fields",

@@ -7,13 +7,16 @@ from typing import Any
 
 from patchmosaic.errors import InputError
 from patchmosaic.options import (
+    add_command,
     add_data_options,
+    add_labels_option,
+    add_network_option,
     add_output_options,
+    add_work_options,
     check_device,
     default_folder,
     integers,
     names,
-    size_in_bytes,
 )
 
 _DESCRIPTION = """\
@@ -38,46 +41,26 @@ Ctrl-C keeps finished batches; the same command with --resume goes on, to the sa
 
 def add_compare(commands: Any) -> None:
     """Register the command with the parsers of a program."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "compare",
-        help="the same noise to a trained network and to score machines",
-        usage="patchmosaic compare [options]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _compare,
+        "the same noise to a trained network and to score machines",
+        _DESCRIPTION,
+        _EXAMPLES,
     )
     _add_who(command)
     add_data_options(command, source=None)
     _add_flow(command)
     add_output_options(command)
-    work = command.add_argument_group("work")
-    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
-    work.add_argument(
-        "--memory",
-        type=size_in_bytes,
-        default=1 << 29,
-        metavar="SIZE",
-        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
-    )
-    work.add_argument(
-        "--batch",
-        type=int,
-        default=10,
-        metavar="N",
-        help="pictures at a time (default: 10); a network's last bits depend on it",
-    )
-    command.set_defaults(run=_compare)
+    add_work_options(command, 10, "pictures; a network's last bits depend on it")
 
 
 def _add_who(command: argparse.ArgumentParser) -> None:
     from patchmosaic.presets import MACHINES, PUBLISHED_SCALES
 
     who = command.add_argument_group("network and machines")
-    who.add_argument(
-        "--network",
-        metavar="FOLDER",
-        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, of digits)",
-    )
+    add_network_option(who)
     who.add_argument(
         "--machines",
         type=names,
@@ -102,12 +85,7 @@ def _add_flow(command: argparse.ArgumentParser) -> None:
     flow.add_argument(
         "--seeds", type=integers, metavar="A,B", help="these seeds, instead of --count and --seed"
     )
-    flow.add_argument(
-        "--labels",
-        type=integers,
-        metavar="A,B",
-        help="classes to draw, in turn (default: all that there are)",
-    )
+    add_labels_option(flow, "all that there are")
     flow.add_argument(
         "--network-steps",
         type=integers,

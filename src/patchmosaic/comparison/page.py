@@ -9,7 +9,7 @@ from patchmosaic.comparison.names import percent, short
 from patchmosaic.comparison.pictures import describe_shown, shown, stacked
 from patchmosaic.comparison.run import Run
 from patchmosaic.comparison.scatter import scatters
-from patchmosaic.generate import MACHINE_NAMES
+from patchmosaic.generation.run import MACHINE_NAMES
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmosaic.errors import InputError
+from patchmosaic.options import add_command, add_device_option
 
 _DESCRIPTION = """\
 Reproduce a row of the table of Kamb & Ganguli (ICML 2025): train the network, calibrate the machines' windows on it,
@@ -19,14 +20,15 @@ def add_reproduce(commands: Any) -> None:
 
     rows = "\n".join(f"  {name}" for name in ROWS)
     budgets = "\n".join(f"  {name:6}  {budget.time}" for name, budget in BUDGETS.items())
-    command = commands.add_parser(
+    epilog = f"rows:\n{rows}\n\nbudgets:\n{budgets}\n\nCtrl-C keeps what is done; the same command goes on from there."
+    command = add_command(
+        commands,
         "reproduce",
-        help="a row of the paper's table: train, calibrate, compare",
-        usage="patchmosaic reproduce ROW [options]",
-        description=_DESCRIPTION,
-        epilog=f"rows:\n{rows}\n\nbudgets:\n{budgets}\n\n"
-        "Ctrl-C keeps what is done; the same command goes on from there.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _reproduce,
+        "a row of the paper's table: train, calibrate, compare",
+        _DESCRIPTION,
+        epilog,
+        "ROW [options]",
     )
     command.add_argument("row", metavar="ROW", help="one of those below")
     command.add_argument(
@@ -37,10 +39,9 @@ def add_reproduce(commands: Any) -> None:
         metavar="SOURCE",
         help="where the row's training images are (default: the Hub, except for CelebA)",
     )
-    command.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    add_device_option(command)
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/ROW-BUDGET")
     command.add_argument("--dry-run", action="store_true", help="print the commands only")
-    command.set_defaults(run=_reproduce)
 
 
 def _reproduce(args: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@ import argparse
 from typing import Any
 
 from patchmosaic.options import (
+    add_command,
     add_data_options,
+    add_device_option,
     add_output_options,
     check_device,
     default_folder,
@@ -30,13 +32,8 @@ def add_train(commands: Any) -> None:
     """The parser of ``train``."""
     from patchmosaic.nets.build import NETWORKS
 
-    command = commands.add_parser(
-        "train",
-        help="train a ResNet or UNet on pictures",
-        usage="patchmosaic train [options]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    command = add_command(
+        commands, "train", _train, "train a ResNet or UNet on pictures", _DESCRIPTION, _EXAMPLES
     )
     add_data_options(command)
     network = command.add_argument_group("network")
@@ -88,12 +85,11 @@ def add_train(commands: Any) -> None:
         "--seed", type=int, default=0, metavar="S", help="decides all that is random (default: 0)"
     )
     work.add_argument("--precision", default="no", metavar="KIND", help="no (default, float32), fp16 or bf16")
-    work.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    add_device_option(work)
     work.add_argument(
         "--pictures-every", type=int, metavar="N", help="steps between two pictures (default: a tenth of all)"
     )
     add_output_options(command)
-    command.set_defaults(run=_train)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""Recorded pictures from a machine."""
