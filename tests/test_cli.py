@@ -268,7 +268,8 @@ def test_help_shows_every_command_and_examples(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "generate" in text
+    for command in ("generate", "compare", "calibrate", "train", "reproduce", "bench"):
+        assert f"    {command} " in text
     assert "--resume" in text
     assert max(map(len, text.splitlines())) <= 120
 
@@ -281,5 +282,16 @@ def test_import_is_nearly_as_fast_as_torch_alone():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     added = {name.split(".")[0] for name in run.stdout.split()}
     assert added.isdisjoint(
-        {"sklearn", "scipy", "pyarrow", "PIL", "pandas", "matplotlib", "datasets", "numba"}
+        {
+            "sklearn",
+            "scipy",
+            "pyarrow",
+            "PIL",
+            "pandas",
+            "matplotlib",
+            "datasets",
+            "numba",
+            "diffusers",
+            "accelerate",
+        }
     )

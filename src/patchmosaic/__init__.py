@@ -8,6 +8,7 @@ from patchmosaic.denoiser import Denoiser, FunctionDenoiser
 from patchmosaic.errors import InputError
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.machine import ScoreMachine
+from patchmosaic.nets import Network, load_network
 from patchmosaic.sampling import Sample, Step, draw_noise, generators, reverse_flow, sample
 from patchmosaic.schedule import (
     ArraySchedule,
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "LinearSchedule",
     "LocalitySchedule",
+    "Network",
     "NicholCosineSchedule",
     "Sample",
     "Schedule",
@@ -43,6 +45,7 @@ __all__ = [
     "draw_noise",
     "generators",
     "load_dataset",
+    "load_network",
     "presets",
     "reverse_flow",
     "sample",

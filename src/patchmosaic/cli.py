@@ -13,6 +13,14 @@ Closed-form score machines: what a convolutional diffusion model will draw, with
 training patches. Implements Kamb & Ganguli, "An analytic theory of creativity in convolutional diffusion
 models" (ICML 2025, arXiv 2412.20292)."""
 
+_EXAMPLES = """\
+examples:
+  patchmosaic generate          pictures from handwritten digits, in a few seconds
+  patchmosaic compare           a trained network's pictures, and theory's from the same noise
+  patchmosaic train --help      every choice of a command, with examples
+
+Ctrl-C keeps what is done; the same command with --resume finishes it."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes take one line."""
@@ -32,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     from patchmosaic.training.command import add_train
 
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("patchmosaic", description=_DESCRIPTION, formatter_class=raw)
+    parser = _Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"patchmosaic {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
     add_generate(commands)
