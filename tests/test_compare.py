@@ -376,3 +376,18 @@ def test_json_is_strict(nets, tmp_path):
     result = pm.compare(grey, machines(), noise_of(range(3)), network_steps=(2,), steps=2)
     assert result.summary()["machines"]["is"]["R2"]["median"] == 0
     json.loads(json.dumps(result.summary()), parse_constant=refuse)
+
+
+@pytest.mark.slow
+def test_theory_predicts_the_bundled_network(tmp_path):
+    """The headline: what ``patchmosaic compare`` says without arguments, over 100 seeds."""
+    assert main(["compare", "--out", str(tmp_path / "run")]) == 0
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (found["seeds"], found["network_steps"], found["theory_steps"]) == (100, 150, 20)
+    (also,) = found["also"]
+    assert also["network_steps"] == 20
+    for machines, least in ((found["machines"], 0.95), (also["machines"], 0.92)):
+        medians = {name: values["r"]["median"] for name, values in machines.items()}
+        assert medians["bbels"] >= least
+        assert medians["is"] < medians["ls"] < medians["bbels"]
+        assert machines["bbels"]["beats_is"] >= 0.9

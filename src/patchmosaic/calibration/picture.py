@@ -85,7 +85,7 @@ def draw_fields(fields: Fields, found: Mapping[str, Calibration], times: Sequenc
         row[0].set_ylabel(name if name == NETWORK else short(name), fontsize=11)
     _draw_widths(below.subplots(), fields, found, times)
     page.suptitle(
-        f"What the clean estimate of the centre pixel depends on, {data}: mean |derivative|, each up to its largest",
+        f"What the clean estimate of the centre pixel depends on, {data}\nmean |derivative|, each up to its largest",
         fontsize=11,
         color=plots.INK,
     )
