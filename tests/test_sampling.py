@@ -230,6 +230,12 @@ def from_seeds(machine, seeds, solver, labels=None, **options):
     return sample(machine, noise, 4, labels=labels, solver=solver, rngs=rngs, **options)
 
 
+@pytest.mark.parametrize("seeds", [[], [-1], [0, 1 << 32]], ids=str)
+def test_seeds_that_torch_would_not_tell_apart_are_refused(seeds):
+    with pytest.raises(pm.InputError, match="seed"):
+        generators(seeds)
+
+
 @every_solver
 @pytest.mark.parametrize("name", ["is", "bbels"])
 def test_a_seed_gives_the_same_sample_in_any_batch(name, solver):

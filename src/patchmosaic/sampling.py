@@ -84,8 +84,15 @@ def _towards(x: Tensor, prediction: Tensor, alpha_bar: float, next_alpha_bar: fl
 SOLVERS = {"ddim": ddim_step, "heun": heun_step, "ddpm": ddpm_step}
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """InputError unless there are seeds, each from 0 to 2^32 - 1: torch's generators ignore higher bits."""
+    if not seeds or min(seeds) < 0 or max(seeds) >= 1 << 32:
+        raise InputError("need at least one seed, each from 0 to 2^32 - 1")
+
+
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One random generator per sample, so that a seed gives the same sample in any batch."""
+    """One random generator per sample, so that a seed gives the same sample in any batch; see :func:`check_seeds`."""
+    check_seeds(seeds)
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 

@@ -18,6 +18,7 @@ from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.errors import InputError
 from patchmosaic.locality import check_window
 from patchmosaic.records import versions
+from patchmosaic.sampling import check_seeds
 from patchmosaic.schedule import CosineSchedule
 
 
@@ -72,8 +73,7 @@ class Plan:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.budget < float("inf"):
             raise InputError(f"budget is in seconds and larger than 0, not {self.budget}")
-        if not 0 <= self.seed < 1 << 63:
-            raise InputError(f"seed must be from 0 to 2^63 - 1, not {self.seed}")
+        check_seeds([self.seed])
 
     def load(self, source: str, size: int | None = None) -> Dataset:
         """The training images of a source and, last, the held-out one."""

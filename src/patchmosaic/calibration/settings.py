@@ -6,6 +6,7 @@ from patchmosaic import presets
 from patchmosaic.calibration.calibrate import sort_windows
 from patchmosaic.data import DataSettings
 from patchmosaic.errors import InputError
+from patchmosaic.sampling import check_seeds
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Settings(DataSettings):
                 )
         if len(set(self.machines)) < len(self.machines):
             raise InputError("a machine is given twice")
-        if min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
-            raise InputError("seeds must lie between 0 and 2^63 - 1")
+        check_seeds(self.seeds)
         if self.steps < 1 or self.batch < 1:
             raise InputError("--steps and --batch must be at least 1")
         object.__setattr__(self, "windows", sort_windows(self.windows))

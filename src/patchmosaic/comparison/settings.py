@@ -11,7 +11,7 @@ from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
-from patchmosaic.sampling import time_grid
+from patchmosaic.sampling import check_seeds, time_grid
 from patchmosaic.schedule import CosineSchedule
 
 RULE_OF_THUMB = "rule of thumb"
@@ -42,8 +42,7 @@ class Settings(DataSettings):
         for name in self.machines:
             if name not in presets.MACHINES:
                 raise InputError(f"machines must be among {', '.join(presets.MACHINES)}, not {name!r}")
-        if min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
-            raise InputError("seeds must lie between 0 and 2^63 - 1")
+        check_seeds(self.seeds)
         if min(self.network_steps) < 1:
             raise InputError(f"network steps must be at least 1, not {min(self.network_steps)}")
         time_grid(CosineSchedule(), self.steps, self.start)

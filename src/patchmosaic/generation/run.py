@@ -15,7 +15,7 @@ from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.records import RunFolder, read_tensors, versions, write_json, write_tensors
-from patchmosaic.sampling import SOLVERS, Step, draw_noise, generators, reverse_flow, time_grid
+from patchmosaic.sampling import SOLVERS, Step, check_seeds, draw_noise, generators, reverse_flow, time_grid
 from patchmosaic.schedule import SCHEDULES
 
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -59,8 +59,7 @@ class Config(DataSettings):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         time_grid(SCHEDULES[self.schedule](), self.steps, self.start)
-        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 1 << 63:
-            raise InputError("need at least one seed, each from 0 to 2^63 - 1")
+        check_seeds(self.seeds)
         if self.window is not None and self.scales is not None:
             raise InputError("give a window or scales, not both")
         local = self.machine in presets.LOCAL_MACHINES
