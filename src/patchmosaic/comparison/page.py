@@ -30,7 +30,7 @@ figcaption { font-size: .77rem; line-height: 1.35; margin-top: 4px; }
 .wide { overflow-x: auto; } .wide td { padding: .2em .6em; } .wide .pixels { width: 36px; margin-left: auto; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
 dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 480px) {
+@media (max-width: 560px) {
   table { font-size: .78rem; } th, td { padding: .3em .27em; } .summary :is(th, td):nth-child(4) { display: none; }
 }
 """
