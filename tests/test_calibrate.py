@@ -220,7 +220,7 @@ def test_machines_follow_the_network(networks, tmp_path):
         ("plain", ["--size", "9"], "--size 8"),
         ("plain", ["--count", "0"], "--count"),
         ("plain", ["--steps", "0"], "--steps"),
-        ("plain", ["--seed", "-1"], "seeds"),
+        ("plain", ["--seed", "-1"], "each from 0"),
         ("plain", ["--machines", "is"], "ls, els, bbels"),
         ("plain", ["--machines", "ls,ls"], "twice"),
         ("plain", ["--device", "tpu"], "--device cpu"),

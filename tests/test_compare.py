@@ -297,7 +297,7 @@ MISTAKES = [
     ("plain", ["--machines", "is,nonsense"], "machines must be among is, es, ls, els, bbels"),
     ("plain", ["--machines", "is,is"], "machine is is given twice"),
     ("plain", ["--seeds", "1,1"], "seed 1 is given twice"),
-    ("plain", ["--seeds", "-1"], "seeds must lie between"),
+    ("plain", ["--seeds", "-1"], "each from 0"),
     ("plain", ["--count", "0"], "--count must be at least 1"),
     ("plain", ["--batch", "0"], "batch must be at least 1"),
     ("plain", ["--network-steps", "150,0"], "network steps must be at least 1"),

@@ -17,8 +17,6 @@ TOLERANCE = 5e-5
 TINY = [((1, 2, 3), "bytes"), ((3, 1, 3), "levels"), ((2, 2, 1), "floats")]
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported, by what follows
 
 
 @pytest.fixture
