@@ -45,12 +45,14 @@ class Denoiser(ABC):
         return (x - signal * self.denoise(x, alpha_bar, labels)) / noise
 
 
-def per_sample(alpha_bar: AlphaBar, batch: int) -> list[float]:
-    """One checked alpha_bar per image, in float64."""
+def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
+    """One checked alpha_bar per image, in float64; 1 is allowed for ``clean`` images."""
     values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten()
     if len(values) not in (1, batch):
         raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
-    if not bool(((values >= 0) & (values < 1)).all()):
+    if clean and not bool(((values >= 0) & (values <= 1)).all()):
+        raise InputError("alpha_bar must lie in [0, 1]")
+    if not clean and not bool(((values >= 0) & (values < 1)).all()):
         raise InputError("alpha_bar must lie in [0, 1): at alpha_bar = 1 the image is already clean")
     return values.expand(batch).tolist()
 

@@ -159,6 +159,33 @@ class ScoreMachine(Denoiser):
             mean[rows], bound[rows], visited[rows] = (part.to(x.device) for part in answer)
         return engines.Certified(mean, bound, visited)
 
+    @torch.no_grad()
+    def trace(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bar: AlphaBar,
+        labels: Int[Tensor, " b"] | int | None = None,
+        k: int = 5,
+    ) -> engines.Traced:
+        """What :meth:`denoise` rests on; :func:`patchmosaic.provenance` gives it in readable form.
+
+        Args:
+            x: as for :meth:`denoise`, as is ``labels``.
+            alpha_bar: signal share in [0, 1]: one number, or (B,); 1 is the limit of zero noise.
+            labels: see there.
+            k: how many patches to name for each pixel.
+
+        Raises:
+            InputError: as :meth:`denoise`; also for k < 1.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be a whole number of at least 1, not {k!r}")
+        found: list[tuple[Tensor, ...]] = [()] * len(x)
+        for rows, job in self._jobs(self.locality, x, alpha_bar, labels, clean=True):
+            for row, *parts in zip(rows, *self.engine.trace(*job, k), strict=True):
+                found[row] = tuple(parts)
+        return engines.Traced(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
     def _mean(
         self, locality: Locality, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
     ) -> Tensor:
@@ -171,11 +198,16 @@ class ScoreMachine(Denoiser):
         return mean
 
     def _jobs(
-        self, locality: Locality, x: Tensor, alpha_bar: AlphaBar, labels: Tensor | int | None
+        self,
+        locality: Locality,
+        x: Tensor,
+        alpha_bar: AlphaBar,
+        labels: Tensor | int | None,
+        clean: bool = False,
     ) -> list[tuple[list[int], _Job]]:
         """Samples that share a window and a label: their rows, and what to ask the engine."""
         self._check(x)
-        alpha_bars = per_sample(alpha_bar, len(x))
+        alpha_bars = per_sample(alpha_bar, len(x), clean)
         classes = _per_sample_labels(labels, len(x))
         jobs: dict[tuple[int | None, int | None], list[int]] = {}
         for i in range(len(x)):

@@ -9,6 +9,7 @@ from patchmosaic.engines.box import BoxEngine
 from patchmosaic.engines.dense import DenseEngine
 from patchmosaic.engines.native import library
 from patchmosaic.engines.screened import ScreenedEngine
+from patchmosaic.engines.trace import Traced
 from patchmosaic.errors import InputError
 
 ENGINES: dict[str, type[Engine]] = {"dense": DenseEngine, "box": BoxEngine}
@@ -39,4 +40,4 @@ def _triton_engine() -> type[Engine]:
     return TritonEngine
 
 
-__all__ = ["ENGINES", "BoxEngine", "Certified", "DenseEngine", "Engine", "ScreenedEngine", "choose"]
+__all__ = ["ENGINES", "BoxEngine", "Certified", "DenseEngine", "Engine", "ScreenedEngine", "Traced", "choose"]

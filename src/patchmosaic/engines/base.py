@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
+from patchmosaic.engines.trace import Traced, trace
 from patchmosaic.symmetry import Rules
 
 
@@ -64,6 +65,25 @@ class Engine(ABC):
         mean = self.posterior_mean(x, alpha_bars, window, label)
         zeros = torch.zeros(len(x), *x.shape[2:], dtype=torch.float64, device=x.device)
         return Certified(mean, zeros, zeros.new_ones(len(x)))
+
+    def trace(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        label: int | None,
+        k: int,
+    ) -> Traced:
+        """What the posteriors rest on: the k patches of most weight, entropies, and the weight of each image.
+
+        Args:
+            x: noisy images on the dictionary's device.
+            alpha_bars: one noise level in [0, 1] per image; 1 is the limit of zero noise.
+            window: see :meth:`posterior_mean`, as for ``label``.
+            label: see there.
+            k: how many patches to name.
+        """
+        return trace(self.dictionary, self.rules, self.memory_budget, x, alpha_bars, window, label, k)
 
     @abstractmethod
     def explain(self, window: int | None, dtype: torch.dtype) -> str:

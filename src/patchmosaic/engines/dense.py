@@ -5,29 +5,18 @@ for every key and cancels in the softmax. What is left is one product of feature
 level, with (psi, |psi|^2).
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.engines.base import Engine
+from patchmosaic.engines.windows import Frame, features, frame_and_blocks, pad
 from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
-from patchmosaic.symmetry import Block, position_blocks
+from patchmosaic.symmetry import Block
 
 _BYTES_PER_NUMBER = 48  # a float64 with the copies made on its way
 _CACHE_NUMBERS = 1 << 18  # tiles beyond this leave the processor's cache and gain nothing
-
-
-class Frame(NamedTuple):
-    """How windows are cut: their size, how far they reach up and left of a position, and the padding."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-    padding: str
 
 
 class DenseEngine(Engine):
@@ -42,11 +31,7 @@ class DenseEngine(Engine):
     ) -> Float[Tensor, "b c h w"]:
         """See :meth:`Engine.posterior_mean`."""
         channels, height, width = x.shape[1:]
-        if window is None:
-            frame, blocks = self._whole(height, width)
-        else:
-            frame = local_frame(height, width, window, self.rules.padding)
-            blocks = position_blocks(height, width, window, self.rules)
+        frame, blocks = frame_and_blocks(height, width, window, self.rules)
         key_size = channels * frame.height * frame.width
         limit = max(1, min(self.memory_budget // _BYTES_PER_NUMBER, _CACHE_NUMBERS))
         parts = [part for block in blocks for part in block.split(limit, key_size)]
@@ -68,12 +53,6 @@ class DenseEngine(Engine):
         """See :meth:`Engine.explain`."""
         what = "whole images" if window is None else f"patches of {window} x {window}"
         return f"dense: plain torch on {self.dictionary.device}, {what} side by side, logits in float64"
-
-    def _whole(self, height: int, width: int) -> tuple[Frame, tuple[Block, ...]]:
-        """One query, the image; its keys are all translates where the image wraps around, else only itself."""
-        wraps = self.rules.translation and self.rules.padding == "circular"
-        keys = torch.arange(height * width if wraps else 1)[None]
-        return Frame(height, width, 0, 0, "circular"), (Block(torch.zeros(1, 1, dtype=torch.long), keys),)
 
 
 class _Tile:
@@ -111,38 +90,6 @@ def scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q 
     """Query features whose product with (psi, |psi|^2) is the logit, up to what cancels."""
     precision = 1 / (1 - alpha_bar)
     return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
-
-
-def local_frame(height: int, width: int, window: int, padding: str) -> Frame:
-    """A window around a pixel; where zeros lie outside, what reaches past every border adds nothing."""
-    rows = columns = window // 2
-    if padding == "zeros":
-        rows, columns = min(rows, height - 1), min(columns, width - 1)
-    return Frame(2 * rows + 1, 2 * columns + 1, rows, columns, padding)
-
-
-def pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h2 w2"]:
-    """Images with all that windows see around them."""
-    height, width = images.shape[2:]
-    bottom, right = frame.height - 1 - frame.top, frame.width - 1 - frame.left
-    if frame.padding == "zeros":
-        return F.pad(images, (frame.left, right, frame.top, bottom))
-    rows = torch.arange(-frame.top, height + bottom, device=images.device) % height
-    columns = torch.arange(-frame.left, width + right, device=images.device) % width
-    return images[:, :, rows][:, :, :, columns]
-
-
-def features(
-    padded: Float[Tensor, "n c h2 w2"], frame: Frame, positions: Int[Tensor, "g k"]
-) -> Float[Tensor, "g n*k d"]:
-    """The windows at ``positions`` of every padded image, flattened, class by class."""
-    windows = padded.unfold(2, frame.height, 1).unfold(3, frame.width, 1)
-    rows, columns = positions // windows.shape[3], positions % windows.shape[3]
-    return (
-        windows[:, :, rows, columns]
-        .permute(2, 0, 3, 1, 4, 5)
-        .reshape(len(positions), len(padded) * positions.shape[1], -1)
-    )
 
 
 def _centres(images: Float[Tensor, "n c h w"], positions: Int[Tensor, "g k"]) -> Float[Tensor, "g n*k c"]:

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import PREDICTIONS, signal_and_noise
-from patchmosaic.engines.dense import Frame, features, local_frame, pad, scaled
+from patchmosaic.engines.dense import scaled
+from patchmosaic.engines.windows import Frame, features, local_frame, pad
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
 from patchmosaic.posterior import empty, finalize, update

@@ -1,0 +1,167 @@
+"""Traces against a sort written out with Python loops, ties included."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import patchmosaic as pm
+from battery import ALPHA_BARS, MACHINES, WHOLE, queries, training_images
+from brute_force import border_signature, circular_translate, cut_window
+from patchmosaic.engines import ENGINES
+from patchmosaic.symmetry import POINT_GROUPS, transform
+
+
+def machine(images, rules, window, labels=None, engine="dense", **options):
+    symmetry, padding, keys = rules
+    choices = {"symmetry": symmetry, "padding": padding, "keys": keys, **options}
+    return pm.ScoreMachine(images, labels, window, engine=engine, **choices)
+
+
+def literal(x, images, alpha_bar, window, rules, i, j):
+    """(distance, source number) of every patch that may stand in for pixel (i, j), nearest first."""
+    symmetry, padding, keys = rules
+    height, width = x.shape[1:]
+    r = window // 2
+    here = border_signature(i, j, height, width, window)
+    query = cut_window(x.tolist(), i, j, window, padding)
+    found = []
+    for n, image in enumerate(images.tolist()):
+        for k in range(height):
+            for m in range(width):
+                if symmetry == "none":
+                    allowed = (k, m) == (i, j)
+                elif padding == "zeros":
+                    allowed = border_signature(k, m, height, width, window) == here
+                else:
+                    allowed = keys == "all" or (r <= k < height - r and r <= m < width - r)
+                if allowed:
+                    patch = cut_window(image, k, m, window, padding)
+                    distance = math.fsum(
+                        (a - math.sqrt(alpha_bar) * b) ** 2 for a, b in zip(query, patch, strict=True)
+                    )
+                    found.append((distance, (n * height + k) * width + m))
+    return sorted(found)
+
+
+def check_against_literal(traced, x, images, alpha_bar, window, rules, tolerance):
+    height, width = x.shape[1:]
+    variance = max(1 - alpha_bar, 2.0**-24)
+    for i in range(height):
+        for j in range(width):
+            expected = literal(x, images, alpha_bar, window, rules, i, j)
+            logits = torch.tensor(
+                [-distance / (2 * variance) for distance, _ in expected], dtype=torch.float64
+            )
+            weights = logits.softmax(0)
+            k = traced.sources.shape[1]
+            best = [source for _, source in expected[:k]] + [-1] * (k - len(expected))
+            assert traced.sources[0, :, i, j].tolist() == best
+            found = (traced.logits[0, :, i, j] - traced.log_totals[0, i, j]).exp()[: len(expected)]
+            torch.testing.assert_close(found, weights[:k], rtol=tolerance, atol=tolerance)
+            entropy = float(torch.special.entr(weights).sum())
+            assert float(traced.entropies[0, i, j]) == pytest.approx(entropy, abs=10 * tolerance)
+
+
+@pytest.mark.parametrize("engine", ["dense", "box"])
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize(("shape", "levels"), [((1, 5, 6), 2), ((2, 4, 7), 17), ((1, 1, 3), 2)])
+def test_traces_are_those_of_a_sort(engine, name, shape, levels):
+    """With two levels, most patches are tied."""
+    window = 3 if min(shape[1:]) >= 3 or MACHINES[name][2] == "all" else 1
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, levels, (4, *shape), generator=rng, dtype=torch.uint8) * (255 // (levels - 1))
+    tested = machine(images, MACHINES[name], window, engine=engine)
+    values = tested.dictionary.images(torch.arange(4), torch.float64)
+    for alpha_bar in (0.0, 0.5, 0.97, 1.0):
+        clean = values[1:2] if alpha_bar == 1 else alpha_bar**0.5 * values[1:2]
+        x = clean + (1 - alpha_bar) ** 0.5 * torch.randn(clean.shape, generator=rng, dtype=torch.float64)
+        x = x.float() if engine == "box" else x
+        traced = tested.trace(x, alpha_bar, k=3)
+        check_against_literal(
+            traced,
+            x[0].double(),
+            values,
+            alpha_bar,
+            window,
+            MACHINES[name],
+            1e-6 if engine == "dense" else 2e-5,
+        )
+
+
+@pytest.mark.parametrize("engine", ["dense", "box"])
+@pytest.mark.parametrize("name", [*MACHINES, *WHOLE])
+def test_all_weights_sum_to_one_and_average_to_the_posterior_mean(engine, name):
+    images = training_images((1, 5, 5), 3, "levels")
+    rules, window = (MACHINES | WHOLE)[name], None if name in WHOLE else 3
+    tested = machine(images, rules, window, engine=engine, group="flip")
+    orbit = torch.stack([images, images.flip(-1)], 1).flatten(0, 1).double().flatten(2)
+    for alpha_bar in ALPHA_BARS:
+        x = queries(tested, alpha_bar).double()
+        traced = tested.trace(x, alpha_bar, k=3 * 2 * 25)
+        weights = (traced.logits - traced.log_totals[:, None]).exp()
+        torch.testing.assert_close(weights.sum(1), torch.ones(len(x), 5, 5).double(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            traced.by_image.sum(1), torch.full((len(x),), 25.0).double(), rtol=1e-6, atol=0
+        )
+        numbers = traced.sources.clamp(min=0)
+        values = orbit[numbers // 25, 0, numbers % 25]
+        mean = machine(images, rules, window, group="flip").denoise(x, alpha_bar)[:, 0]
+        torch.testing.assert_close((weights * values).sum(1), mean, rtol=0, atol=1e-6)
+        of_image = torch.zeros(len(x), 3).double()
+        of_image.scatter_add_(1, (numbers // 50).flatten(1), weights.flatten(1))
+        torch.testing.assert_close(of_image, traced.by_image, rtol=0, atol=1e-5)
+        assert (traced.entropies <= math.log(150) + 1e-9).all()
+
+
+def test_whole_images_name_the_pixel_that_a_translate_puts_there():
+    images = training_images((1, 4, 5), 3, "floats")
+    es = machine(images, WHOLE["ES"], None)
+    moved = np.array(circular_translate(images[1].tolist(), 1, 2))
+    traced = es.trace(torch.from_numpy(moved)[None].float(), 1.0, k=2)
+    image, position = traced.sources[0, 0] // 20, traced.sources[0, 0] % 20
+    assert (image == 1).all()
+    rows, columns = torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")
+    assert torch.equal(position, (rows - 1) % 4 * 5 + (columns - 2) % 5)
+    assert (traced.entropies < 1e-6).all()
+
+
+@pytest.mark.parametrize("engine", ["dense", "box"])
+def test_memory_and_order_of_chunks_change_nothing(engine, monkeypatch):
+    """Ties are broken by number, whatever tiles the patches come in."""
+    from patchmosaic.engines import trace
+
+    images = training_images((1, 6, 6), 9, "levels").round()
+    labels = torch.tensor([0, 1, 1] * 3)
+    x = queries(machine(images, MACHINES["bbELS"], 3), 0.9)
+    found = []
+    for at_once in (1 << 18, 50):
+        monkeypatch.setattr(trace, "_AT_ONCE", at_once)
+        tested = machine(images, MACHINES["bbELS"], 3, labels, engine=engine)
+        found.append(tested.trace(x, [0.9, 1.0], torch.tensor([1, 0]), k=4))
+    assert torch.equal(found[0].sources, found[1].sources)
+    torch.testing.assert_close(found[0].by_image, found[1].by_image)
+    assert not found[0].by_image[0, labels == 0].any()
+    alone = tested.trace(x[1:2], 1.0, 0, k=4)
+    assert torch.equal(alone.sources[0], found[0].sources[1])
+
+
+def test_groups_number_their_elements():
+    images = training_images((1, 4, 4), 2, "floats")
+    tested = machine(images, MACHINES["bbELS"], 3, group="d4")
+    for element, action in enumerate(POINT_GROUPS["d4"]):
+        traced = tested.trace(transform(images[1:], action), 1.0, k=1)
+        assert torch.equal(traced.sources[0, 0], (8 + element) * 16 + torch.arange(16).view(4, 4))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bad_input_is_told(engine):
+    tested = machine(training_images((1, 4, 4), 2, "bytes"), MACHINES["bbELS"], 3, engine=engine)
+    x = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(pm.InputError, match="k must be"):
+        tested.trace(x, 0.5, k=0)
+    with pytest.raises(pm.InputError, match="alpha_bar must lie in"):
+        tested.trace(x, 1.1)
+    with pytest.raises(pm.InputError, match="NaN"):
+        tested.trace(x * torch.nan, 0.5)
