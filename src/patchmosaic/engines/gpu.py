@@ -18,7 +18,8 @@ from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
-from patchmosaic.engines.dense import DenseEngine, Frame, local_frame
+from patchmosaic.engines.dense import DenseEngine
+from patchmosaic.engines.windows import Frame, local_frame
 from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Block, Rules, position_blocks
 

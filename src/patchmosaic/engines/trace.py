@@ -21,6 +21,7 @@ _AT_ONCE = 1 << 18  # logits in a tile: it stays in the processor's cache
 _BYTES_PER_NUMBER = 48
 _NEGLIGIBLE = -80.0  # log of a weight beside the largest; exp is slow where it underflows
 _MEASURED_AT_ONCE = 1 << 22  # numbers
+_FEW = 4  # times the patches to name: no more are measured without a closer look
 _EPS = 2.0**-53
 
 
@@ -104,7 +105,8 @@ def _of_sample(
     traced = Traced(sources, logits, log_totals, entropies, by_image)
     if window is None:
         return _spread(traced, height, width)
-    return Traced(*(part.unflatten(-1, (height, width)) for part in traced[:4]), by_image)
+    sources, logits, log_totals, entropies = (part.unflatten(-1, (height, width)) for part in traced[:4])
+    return Traced(sources, logits, log_totals, entropies, by_image)
 
 
 def _spread(traced: Traced, height: int, width: int) -> Traced:
@@ -179,17 +181,14 @@ class _Part:
         g, q, m = logits.shape
         error = 2 * (psi.shape[2] + 2) * _EPS * self.precision * (self.squares + self.signal**2 * largest)
         enough = self.logits[:, -1].view(g, q) - error
-        if m >= self.k and not bool((logits.amax(2) < enough).all()):
-            enough = torch.maximum(enough, logits.topk(self.k, 2).values[:, :, -1] - 2 * error)
         near = logits >= enough.unsqueeze(2)
+        if m >= self.k and int(near.sum()) > _FEW * self.k * g * q:
+            enough = torch.maximum(enough, logits.topk(self.k, 2).values[:, :, -1] - 2 * error)
+            near = logits >= enough.unsqueeze(2)
         hashes = (_mixed(psi) * self.multipliers).sum(2)
-        later = self.sources[:, -1].view(g, q) < sources.min()
-        known = (
-            self.hashes[:, -1].view(g, q, 1) == hashes[:, None]
-        )  # as near as the last one kept, to the bit
-        group, query, key = (
-            near & ~(known & (later & (self.sources[:, -1].view(g, q) >= 0))[:, :, None])
-        ).nonzero(as_tuple=True)
+        last, kept = self.hashes[:, -1].view(g, q, 1), self.sources[:, -1].view(g, q, 1) >= 0
+        known = kept & (last == hashes[:, None])  # as near as the last one kept, to the bit, and later
+        group, query, key = (near & ~known).nonzero(as_tuple=True)
         if len(key) == 0:
             return
         measured = [
