@@ -6,6 +6,14 @@ from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.denoiser import Denoiser, FunctionDenoiser
 from patchmosaic.errors import InputError
+from patchmosaic.explain import (
+    Consistency,
+    Mosaic,
+    Provenance,
+    local_consistency,
+    mosaic,
+    provenance,
+)
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network, load_network
@@ -25,6 +33,7 @@ __all__ = [
     "ArraySchedule",
     "Calibration",
     "Comparison",
+    "Consistency",
     "CosineSchedule",
     "Dataset",
     "Denoiser",
@@ -33,8 +42,10 @@ __all__ = [
     "InputError",
     "LinearSchedule",
     "LocalitySchedule",
+    "Mosaic",
     "Network",
     "NicholCosineSchedule",
+    "Provenance",
     "Sample",
     "Schedule",
     "ScoreMachine",
@@ -46,7 +57,10 @@ __all__ = [
     "generators",
     "load_dataset",
     "load_network",
+    "local_consistency",
+    "mosaic",
     "presets",
+    "provenance",
     "reverse_flow",
     "sample",
 ]

@@ -82,6 +82,22 @@ class Dictionary:
         """The images at ``indices`` as floats in [-1, 1], as loaded."""
         return self._decode(self._codes[indices.to(self.device)], dtype)
 
+    def pixels(
+        self,
+        image: Int[Tensor, "..."],
+        element: Int[Tensor, "..."],
+        row: Int[Tensor, "..."],
+        col: Int[Tensor, "..."],
+    ) -> Float[Tensor, "... c"]:
+        """Pixels of training images under elements of the group, as float64 in [-1, 1]."""
+        height, width = self.shape[1:]
+        places = torch.arange(height * width).view(height, width)
+        before = torch.stack([transform(places, action).flatten() for action in self.group])
+        codes = self._codes.flatten(2)[
+            image.to(self.device), :, before[element, row * width + col].to(self.device)
+        ]
+        return self._decode(codes, torch.float64)
+
     def chunks(
         self, members: Int[Tensor, " m"], size: int, dtype: torch.dtype
     ) -> Iterator[tuple[Int[Tensor, " n"], Float[Tensor, "n c h w"]]]:

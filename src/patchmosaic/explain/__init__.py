@@ -1,5 +1,9 @@
 """Why a machine or a network draws what it draws."""
 
+from patchmosaic.explain.belief import Belief, believe, patch_counts
+from patchmosaic.explain.consistency import Consistency, local_consistency
+from patchmosaic.explain.mosaic import Fragment, Mosaic, mosaic
+from patchmosaic.explain.provenance import Provenance, provenance
 from patchmosaic.explain.receptive import (
     effective_width,
     machine_jacobian,
@@ -7,4 +11,19 @@ from patchmosaic.explain.receptive import (
     receptive_field,
 )
 
-__all__ = ["effective_width", "machine_jacobian", "network_jacobian", "receptive_field"]
+__all__ = [
+    "Belief",
+    "Consistency",
+    "Fragment",
+    "Mosaic",
+    "Provenance",
+    "believe",
+    "effective_width",
+    "local_consistency",
+    "machine_jacobian",
+    "mosaic",
+    "network_jacobian",
+    "patch_counts",
+    "provenance",
+    "receptive_field",
+]

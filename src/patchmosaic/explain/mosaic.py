@@ -1,0 +1,88 @@
+"""A picture as a mosaic: neighbouring pixels that copy one training image at one offset."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from patchmosaic.errors import InputError
+from patchmosaic.explain.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Pixels, side by side, that come from one training image at one offset.
+
+    Attributes:
+        image: index of the training image.
+        down: rows from a pixel to its source.
+        right: columns from a pixel to its source.
+        element: of the machine's group, which acts on the image first.
+        size: number of pixels.
+        box: first and last row, first and last column.
+    """
+
+    image: int
+    down: int
+    right: int
+    element: int
+    size: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """The fragments of one picture, largest first.
+
+    Attributes:
+        fragments: all of them.
+        number: which of them each pixel belongs to; -1 where the source is ambiguous.
+    """
+
+    fragments: tuple[Fragment, ...]
+    number: Int[Tensor, "h w"] = field(repr=False)
+
+    def sources(self) -> list[tuple[int, int]]:
+        """Each training image and how many pixels come from it, most first."""
+        totals: dict[int, int] = {}
+        for fragment in self.fragments:
+            totals[fragment.image] = totals.get(fragment.image, 0) + fragment.size
+        return sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+
+
+def mosaic(found: Provenance, i: int = 0) -> Mosaic:
+    """Join neighbouring pixels (4-neighbourhood) whose best sources lie in one training image at one offset.
+
+    Args:
+        found: where the pixels of some pictures come from.
+        i: which of the pictures.
+
+    Raises:
+        InputError: no such picture.
+    """
+    from skimage.measure import label
+
+    count, _, height, width = found.image.shape
+    if not 0 <= i < count:
+        raise InputError(f"there are pictures 0 to {count - 1}, not {i}")
+    image, row, column, element = (part[i, 0] for part in (found.image, found.row, found.col, found.element))
+    down, right = row - torch.arange(height)[:, None], column - torch.arange(width)
+    if found.wraps:
+        down, right = down % height, right % width
+    source_of = {"image": image, "down": down, "right": right, "element": element}
+    sources = torch.stack(list(source_of.values())).flatten(1)
+    kinds = sources.unique(dim=1, return_inverse=True)[1].view(height, width)
+    labels = label(kinds.masked_fill(found.ambiguous[i], -1).numpy(), background=-1, connectivity=1)
+    pieces = torch.from_numpy(labels).long() - 1
+    order = pieces[pieces >= 0].bincount().argsort(descending=True, stable=True)
+    fragments = []
+    number = torch.full_like(pieces, -1)
+    for n, piece in enumerate(order.tolist()):
+        places = (pieces == piece).nonzero()
+        number[pieces == piece] = n
+        (top, left), (bottom, edge) = places.amin(0).tolist(), places.amax(0).tolist()
+        y, x = places[0].tolist()
+        source = {name: int(part[y, x]) for name, part in source_of.items()}
+        fragments.append(Fragment(**source, size=len(places), box=(top, bottom, left, edge)))
+    return Mosaic(tuple(fragments), number)
