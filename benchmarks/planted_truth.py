@@ -73,12 +73,16 @@ class Windows:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="+")
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--count", type=int, default=4, help="pictures in each case")
     args = parser.parse_args()
-    print(f"{'':20} {'block':>5} {'window':>6} {'noise':>6} {'asked':>6} {'found':>8} {'repeated':>8} {'told':>8}")
+    print(
+        f"{'':20} {'block':>5} {'window':>6} {'noise':>6} {'asked':>6} {'found':>8} {'repeated':>8} {'told':>8}"
+    )
     for source in args.data:
         data = pm.load_dataset(source, limit=args.limit)
         images = data.images
@@ -92,7 +96,9 @@ def main():
             repeats = torch.stack([windows[window].repeats(picture) for picture in pictures])
             unique = within_blocks(height, width, side, window) & (repeats == 1)
             for noise in NOISES:
-                disturbance = torch.randn(len(pictures), *images.shape[1:], generator=torch.Generator().manual_seed(1))
+                disturbance = torch.randn(
+                    len(pictures), *images.shape[1:], generator=torch.Generator().manual_seed(1)
+                )
                 p = pm.provenance(machine, torch.stack(pictures) + noise / 127.5 * disturbance, 1.0, k=2)
                 best = torch.stack([p.image[:, 0], p.row[:, 0], p.col[:, 0]], 1)
                 right = (best == torch.stack(truths)).all(1) & ~p.ambiguous

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     from patchmosaic.bench.command import add_bench
     from patchmosaic.calibration.command import add_calibrate
     from patchmosaic.comparison.command import add_compare
+    from patchmosaic.explanation.command import add_explain
     from patchmosaic.generation.command import add_generate
     from patchmosaic.reproduction.command import add_reproduce
     from patchmosaic.training.command import add_train
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
     add_generate(commands)
     add_compare(commands)
+    add_explain(commands)
     add_calibrate(commands)
     add_train(commands)
     add_reproduce(commands)

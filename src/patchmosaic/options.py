@@ -75,12 +75,12 @@ def add_data_options(command: argparse.ArgumentParser, source: str | None = "dig
     )
 
 
-def add_output_options(command: argparse.ArgumentParser) -> None:
-    """Where results go, and what happens to those that are there."""
+def add_output_options(
+    command: argparse.ArgumentParser, default: str = "runs/ and a name made from the settings"
+) -> None:
+    """Where results go, by ``default`` in words, and what happens to those that are there."""
     output = command.add_argument_group("output")
-    output.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: runs/ and a name made from the settings"
-    )
+    output.add_argument("--out", type=Path, metavar="FOLDER", help=f"default: {default}")
     output.add_argument("--resume", action="store_true", help="finish an interrupted run")
     output.add_argument(
         "--overwrite", action="store_true", help="start anew over what the folder holds of a run"

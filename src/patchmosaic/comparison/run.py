@@ -81,6 +81,7 @@ class Run:
                 "fingerprint": network.fingerprint,
                 "shape": network.shape,
                 "classes": network.classes,
+                "circular": is_circular(network),
             },
             "locality": {
                 name: {**describe(locality), "source": source}

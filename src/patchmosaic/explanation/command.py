@@ -1,0 +1,79 @@
+"""``patchmosaic explain``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from patchmosaic.options import (
+    add_command,
+    add_device_option,
+    add_output_options,
+    check_device,
+    size_in_bytes,
+)
+
+_DESCRIPTION = """\
+Say where the pixels of a drawn picture come from: draw it again, tracing each pixel at every step to the training
+patches it is a mean of. RUN is a folder made by patchmosaic generate or patchmosaic compare; of a comparison, the
+network's picture is explained beside the machine's.
+
+The output folder holds explain.html (everything in one page), mosaic.png (fragments and their sources), steps.png
+(from noise to picture), belief.png, consistency.png, fragments.csv, provenance.safetensors (sources and weights of
+every pixel and step, with the training images' numbers in their source), summary.json and run.json."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic explain runs/digits-bbels-12345678
+      the first picture of a run
+  patchmosaic explain runs/compare-12345678 --sample 3 --machine ls
+      the fourth pair of a comparison, with another of its machines
+
+Ctrl-C keeps traced steps; the same command with --resume goes on, to the same bytes."""
+
+
+def add_explain(commands: Any) -> None:
+    """The parser of ``explain``."""
+    command = add_command(
+        commands,
+        "explain",
+        _explain,
+        "where each pixel of a drawn picture comes from",
+        _DESCRIPTION,
+        _EXAMPLES,
+        usage="RUN [options]",
+    )
+    command.add_argument("of", type=Path, metavar="RUN", help="folder of a finished run")
+    command.add_argument(
+        "--sample", type=int, default=0, metavar="I", help="which picture, from 0 (default: 0)"
+    )
+    command.add_argument("--machine", metavar="NAME", help="of a comparison (default: its last)")
+    command.add_argument(
+        "--sources", type=int, default=5, metavar="K", help="patches to name for each pixel (default: 5)"
+    )
+    add_output_options(command, "explain-I inside RUN")
+    work = command.add_argument_group("work")
+    add_device_option(work)
+    work.add_argument(
+        "--memory", type=size_in_bytes, default=1 << 29, metavar="SIZE", help="such as 2GiB (default: 512MiB)"
+    )
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from patchmosaic.explanation import Run, load_subject
+
+    check_device(args.device)
+    subject = load_subject(args.of, args.sample, args.machine, args.memory, args.device)
+    folder = args.out or args.of / f"explain-{args.sample}"
+    run = Run(folder, args.of, args.sample, subject, args.sources)
+    if run.files.open(args.resume, args.overwrite):
+        print(f"already complete: {folder / 'explain.html'}")
+        return
+    explanation = run.trace()
+    run.finish(explanation)
+    for name, found in run.summary(explanation).items():
+        print(
+            f"{name}: {found['fragments']} fragments from {found['sources']} training images, "
+            f"{100 * found['ambiguous_share']:.0f} % of pixels with no clear source, "
+            f"{100 * found['locally_consistent_share']:.0f} % locally consistent"
+        )
+    print(folder / "explain.html")

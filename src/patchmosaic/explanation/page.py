@@ -1,0 +1,120 @@
+"""``explain.html``: the whole explanation in one file that fetches nothing."""
+
+import base64
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from patchmosaic.comparison.html import row
+
+if TYPE_CHECKING:
+    from patchmosaic.explanation.run import Explanation, Run
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; margin: 0 auto; padding: 24px 16px; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
+p { margin: .4em 0; max-width: 46em; } .faint, th { color: #62626a; }
+.wide { overflow-x: auto; } .wide img { min-width: 620px; } img { display: block; width: 100%; height: auto; }
+img.narrow { max-width: 760px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: .6em 0; }
+th, td { text-align: right; padding: .3em .7em; border-bottom: 1px solid #e4e4e8; white-space: nowrap; }
+th { font-weight: 400; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
+dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
+"""
+_ROWS = 20  # fragments listed
+
+
+def page(run: "Run", explanation: "Explanation", summary: dict[str, Any]) -> str:
+    """The page; its pictures are the files that are already in the folder."""
+    subject = run.subject
+    title = f"Where the pixels of {escape(subject.caption)} come from"
+    parts = (
+        f"<h1>{title}</h1>\n{_headline(run, summary)}",
+        _section("Mosaic", _MOSAIC, run, "mosaic.png"),
+        _fragments(run, explanation),
+        _section("From noise to picture", _FLOW, run, "steps.png"),
+        _section("Belief", _BELIEF, run, "belief.png", "narrow"),
+        _section("Local consistency", _CONSISTENCY, run, "consistency.png", "narrow"),
+        _settings(run),
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{_STYLE}</style></head>\n<body>\n{''.join(parts)}</body></html>\n"
+    )
+
+
+_MOSAIC = (
+    "Neighbouring pixels whose best source lies in the same training image at the same offset form a fragment. Left, "
+    "the picture with the borders of its fragments; in the middle, each pixel in the colour of its training image; "
+    "right, the images that most pixels come from, pale but for the parts used."
+)
+_FLOW = (
+    "At every step the machine guesses the clean picture as a mean of training patches. White in the third line: no "
+    "single patch holds the majority of the pixel's belief. The last line counts the patches that share it."
+)
+_BELIEF = (
+    "The exponential of the entropy of a pixel's posterior weights: how many training patches it believes in."
+)
+_CONSISTENCY = (
+    "As noise vanishes, every pixel of a local machine's picture becomes the centre of the training patch that is "
+    "nearest to its window (Kamb &amp; Ganguli 2025, theorem 4.1). Marked: where it is not."
+)
+
+
+def _headline(run: "Run", summary: dict[str, Any]) -> str:
+    lines = []
+    for name, found in summary.items():
+        largest = found["largest_source"]
+        source = f", {largest[0]['pixels']} of them from no. {largest[0]['image']:,}" if largest else ""
+        lines.append(
+            f"<p><strong>{escape(name)}</strong>: {found['pixels']} pixels in {found['fragments']} fragments from "
+            f"{found['sources']} training images of {escape(run.subject.data.name)}{source}; "
+            f"{100 * found['ambiguous_share']:.0f}&nbsp;% have no clear source.</p>\n"
+        )
+    return "".join(lines)
+
+
+def _section(title: str, text: str, run: "Run", picture: str, kind: str = "") -> str:
+    content = base64.b64encode((run.files.path / picture).read_bytes()).decode()
+    image = f'<img class="{kind}" alt="{title}" src="data:image/png;base64,{content}">'
+    return f'<h2>{title}</h2>\n<p class="faint">{text}</p>\n<div class="wide">{image}</div>\n'
+
+
+def _fragments(run: "Run", explanation: "Explanation") -> str:
+    data, parts = run.subject.data, []
+    for name, found in explanation.mosaics.items():
+        lines = [
+            row(
+                f"{int(data.indices[part.image]):,}",
+                "" if data.labels is None else escape(data.class_names[int(data.labels[part.image])]),
+                str(part.size),
+                f"{part.down:+d}, {part.right:+d}",
+                f"{part.box[0]}–{part.box[1]}",
+                f"{part.box[2]}–{part.box[3]}",
+            )
+            for part in found.fragments[:_ROWS]
+        ]
+        more = len(found.fragments) - len(lines)
+        head = row(
+            "training image", "class", "pixels", "offset (rows, columns)", "rows", "columns", cell="th"
+        )
+        rest = f'<p class="faint">and {more} smaller ones: fragments.csv</p>\n' if more > 0 else ""
+        parts.append(
+            f"<h2>Largest fragments of {escape(name)}</h2>\n"
+            f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>\n{rest}'
+        )
+    return "".join(parts)
+
+
+def _settings(run: "Run") -> str:
+    record = run.files.record
+    items = {**record["config"], **record["subject"], "data": record["data"]["name"]}
+    items |= {"data's SHA-256": record["data"]["fingerprint"], **record["versions"]}
+    inside = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in items.items()
+        if value is not None
+    )
+    return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"

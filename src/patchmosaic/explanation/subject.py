@@ -1,0 +1,160 @@
+"""What is explained: one picture of a finished run, and the machine that drew it."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmosaic import presets
+from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.errors import InputError
+from patchmosaic.generation.run import Config
+from patchmosaic.locality import LocalitySchedule
+from patchmosaic.machine import ScoreMachine
+from patchmosaic.records import read_json, read_tensors
+from patchmosaic.sampling import time_grid
+from patchmosaic.schedule import SCHEDULES, CosineSchedule, Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A picture and how it was drawn.
+
+    Attributes:
+        name: of the machine.
+        machine: over ``data``.
+        data: the training images.
+        seed: of the noise.
+        label: the class drawn; None without.
+        times: of the reverse flow, first to last.
+        schedule: their noise levels.
+        solver: that took the steps.
+        dtype: of the noise.
+        others: pictures of others from the same noise, by name, such as a network's.
+    """
+
+    name: str
+    machine: ScoreMachine
+    data: Dataset
+    seed: int
+    label: int | None
+    times: tuple[float, ...]
+    schedule: Schedule
+    solver: str
+    dtype: torch.dtype
+    others: dict[str, Float[Tensor, "1 c h w"]]
+
+    @property
+    def caption(self) -> str:
+        """The seed, and the class if there is one."""
+        if self.label is None:
+            return f"seed {self.seed}"
+        name = self.data.class_names[self.label]
+        return f"seed {self.seed}, {'class ' * name.isdigit()}{name}"
+
+
+def load_subject(folder: Path, sample: int, machine: str | None, memory_budget: int, device: str) -> Subject:
+    """Picture number ``sample`` of a run of ``patchmosaic generate`` or ``patchmosaic compare``.
+
+    Args:
+        folder: of the run.
+        sample: 0 is the first.
+        machine: which one of a comparison; None is the last that was asked for.
+        memory_budget: bytes of working memory.
+        device: where the machine goes.
+
+    Raises:
+        InputError: no such run or sample, or the training images are no longer those of the run.
+    """
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} holds no run: give a folder made by patchmosaic generate or compare")
+    record = read_json(folder / "run.json")
+    config = record.get("config", {}) if isinstance(record, dict) else {}
+    seeds = config.get("seeds")
+    if not seeds or not ("machine" in config or "machines" in config):
+        raise InputError(f"{folder} holds no pictures: give a folder made by patchmosaic generate or compare")
+    if not 0 <= sample < len(seeds):
+        raise InputError(f"{folder} holds samples 0 to {len(seeds) - 1}: there is no sample {sample}")
+    data = _load_data(folder, record)
+    if "machine" in config:
+        if machine is not None:
+            raise InputError("--machine is for runs of patchmosaic compare, which have several")
+        return _of_generation(config, data, sample, memory_budget, device)
+    return _of_comparison(folder, record, data, sample, machine, memory_budget, device)
+
+
+def _load_data(folder: Path, record: dict[str, Any]) -> Dataset:
+    config = record["config"]
+    data = DataSettings(**{field.name: config[field.name] for field in fields(DataSettings)}).load()
+    if data.fingerprint != record["data"]["fingerprint"]:
+        raise InputError(
+            f"{config['data']} no longer holds the images that {folder} was made from "
+            f"(SHA-256 {data.fingerprint[:12]}, then {record['data']['fingerprint'][:12]})"
+        )
+    return data
+
+
+def _of_generation(
+    config: dict[str, Any], data: Dataset, sample: int, memory_budget: int, device: str
+) -> Subject:
+    tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    settings = Config(**tuples)
+    schedule = SCHEDULES[settings.schedule]()
+    return Subject(
+        settings.machine,
+        settings.build(data, "auto", memory_budget, device),
+        data,
+        settings.seeds[sample],
+        _label(settings.labels, sample),
+        time_grid(schedule, settings.steps, settings.start),
+        schedule,
+        settings.solver,
+        getattr(torch, settings.dtype),
+        {},
+    )
+
+
+def _of_comparison(
+    folder: Path,
+    record: dict[str, Any],
+    data: Dataset,
+    sample: int,
+    name: str | None,
+    memory_budget: int,
+    device: str,
+) -> Subject:
+    config, circular = record["config"], record["network"].get("circular", False)
+    name = name or config["machines"][-1]
+    if name not in config["machines"]:
+        raise InputError(f"--machine must be one of {', '.join(config['machines'])}, not {name!r}")
+    locality = record["locality"][name]
+    options: dict[str, Any] = {}
+    if locality["alpha_bars"] is not None:
+        options["locality"] = LocalitySchedule(locality["alpha_bars"], locality["windows"])
+    elif locality["windows"] is not None:
+        options["locality"] = locality["windows"]
+    if name == "ls":
+        options["padding"] = "circular" if circular else "zeros"
+    machine = presets.MACHINES[name](data.pixels, labels=data.labels, memory_budget=memory_budget, **options)
+    main = config["network_steps"][0]
+    drawn = read_tensors(folder / "samples.safetensors")[0]
+    schedule = CosineSchedule()
+    return Subject(
+        name,
+        machine.to(device),
+        data,
+        config["seeds"][sample],
+        _label(config["labels"], sample),
+        time_grid(schedule, config["steps"], config["start"]),
+        schedule,
+        "ddim",
+        torch.float32,
+        {f"Network, {main} steps": drawn[f"network_{main}"][sample : sample + 1]},
+    )
+
+
+def _label(labels: tuple[int, ...] | list[int] | None, sample: int) -> int | None:
+    return None if labels is None else labels[sample % len(labels)]
