@@ -1,8 +1,11 @@
 """Training a network to predict the noise in pictures (Kamb & Ganguli 2025, appendix C.1)."""
 
 import csv
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import final
@@ -110,10 +113,10 @@ class Training:
         main = self.accelerator.is_main_process
         try:
             while self.step < self.total:
+                if main and self.step and self.step % grid_every == 0:
+                    self._draw()
                 self._take(batches)
                 say(self.losses[-1])
-                if main and self.step % grid_every == 0 and self.step < self.total:
-                    self._draw()
                 if main and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     self._save()
                     saved = time.monotonic()
@@ -137,11 +140,12 @@ class Training:
         loss = (predicted.float() - noise).square().mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
-        self.losses.append(float(self.accelerator.reduce(loss.detach(), "mean")))
-        self._check_loss()
+        with _uninterrupted():  # weights, average and losses are of the same step
+            self.optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+            self.losses.append(float(self.accelerator.reduce(loss.detach(), "mean")))
+            self._check_loss()
 
     def _share(self, part: Tensor) -> Tensor:
         """This process's rows, on its device."""
@@ -219,6 +223,22 @@ class Training:
         metrics = {"steps": self.step, "loss": self.recent_loss, "parameters": self.parameters}
         write_json(self.files.path / "metrics.json", metrics)
         self.files.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block is done; it reaches the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
