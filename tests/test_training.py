@@ -109,6 +109,16 @@ def test_other_threads_can_train(tmp_path):
     assert codes == [0]
 
 
+def test_overwriting_leaves_nothing_of_the_old_training(tmp_path):
+    assert run(tmp_path / "new") == 0
+    assert run(tmp_path / "run", "--steps", "12") == 0
+    (tmp_path / "run" / "network" / "scales").mkdir()
+    (tmp_path / "run" / "network" / "scales" / "ls.json").write_text("{}")
+    (tmp_path / "run" / "notes.txt").write_text("not of the training")
+    assert run(tmp_path / "run", "--overwrite") == 0
+    assert contents(tmp_path / "run").keys() - contents(tmp_path / "new").keys() == {"notes.txt"}
+
+
 def test_the_loss_falls_and_the_network_is_read_back(tmp_path):
     assert run(tmp_path / "run", "--steps", "60") == 0
     losses = np.loadtxt(tmp_path / "run" / "loss.csv", delimiter=",", skiprows=1)[:, 1]

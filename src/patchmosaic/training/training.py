@@ -57,7 +57,8 @@ class Training:
             "work": {"device": device, "threads": torch.get_num_threads()},
             "versions": versions(),
         }
-        self.files = RunFolder(folder, record, ("loss.png", "loss.csv", "metrics.json"))
+        results = ("samples", "network", "loss.png", "loss.csv", "metrics.json")
+        self.files = RunFolder(folder, record, results)
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
