@@ -166,6 +166,28 @@ def test_a_network_of_nan_is_refused():
         Network(model).denoise(X, 0.5)
 
 
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "no json", '{"config": {"lr": 1}}', '{"config": {"data": "cats"}, "data": 3}']
+)
+def test_a_run_json_of_another_program_says_nothing(tmp_path, digits, content):
+    save_network(ResNet(8, 1, 8, 2), tmp_path)
+    (tmp_path / "run.json").write_text(content)
+    network = load_network(tmp_path)
+    assert network.data() is None
+    assert not network.trained_on(digits)
+
+
+def test_the_bundled_network_knows_its_images(digits):
+    assert load_network().trained_on(digits)
+    assert not load_network().trained_on(pm.load_dataset("digits", limit=9))
+
+
+def test_a_network_that_does_not_say_its_size_takes_one_clear_line(tmp_path):
+    save_network(UNet2DModel(**{**ATTENTION, "sample_size": None}), tmp_path)
+    with pytest.raises(pm.InputError, match=r"set sample_size in .*config\.json"):
+        load_network(tmp_path)
+
+
 def damage(folder, how):
     weights = folder / "diffusion_pytorch_model.safetensors"
     config = folder / "config.json"
