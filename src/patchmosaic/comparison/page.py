@@ -57,8 +57,9 @@ def report(run: Run, result: Comparison) -> str:
 def _headline(run: Run, result: Comparison) -> str:
     found = result.summary()
     said = [f"{short(name)}&nbsp;{found['machines'][name]['r']['median']:.2f}" for name in found["machines"]]
+    network, theory = map(escape, run.names)
     return (
-        f"<h1>The same noise, to a network trained on {escape(run.data.name)} and to theory</h1>\n"
+        f"<h1>The same noise, to {network} and to {theory}</h1>\n"
         f"<p>{found['seeds']} seeds. Median correlation r of a closed-form machine's picture with the network's: "
         f"<strong>{', '.join(said)}</strong> (network in {found['network_steps']} steps, "
         f"theory in {found['theory_steps']}).</p>\n"

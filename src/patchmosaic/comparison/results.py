@@ -28,7 +28,7 @@ def write_results(run: Run, result: Comparison) -> None:
     write_tensors(folder / "samples.safetensors", tensors)
     write(folder / "per_seed.csv", lambda path: path.write_text(_per_seed(run, result)))
     captions = [run.caption(i) for i in range(len(run.settings.seeds))]
-    save_png(pictures.pairs(result, captions, run.data.name), folder / "pairs.png")
+    save_png(pictures.pairs(result, captions, run.names), folder / "pairs.png")
     panels = scatter.scatters(result)
     if panels:
         save_png(scatter.side_by_side(panels), folder / "scatter.png")

@@ -54,7 +54,7 @@ class Run:
         memory_budget: int = 1 << 29,
     ):
         check_fit(network, data)
-        self.settings, self.data, self.device = settings, data, device
+        self.settings, self.network, self.data, self.device = settings, network, data, device
         size, circular = min(network.shape[1:]), is_circular(network)
         self.localities = {name: find_locality(settings, network, name, size) for name in settings.machines}
         machines = {
@@ -70,17 +70,17 @@ class Run:
         }
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here
-        self.files = RunFolder(folder, self._record(network), RESULTS)
+        self.files = RunFolder(folder, self._record(), RESULTS)
 
-    def _record(self, network: Network) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         """For ``run.json``."""
         pixels = self.data.pixels
         return {
             "config": asdict(self.settings),
             "network": {
-                "fingerprint": network.fingerprint,
-                "shape": network.shape,
-                "classes": network.classes,
+                "fingerprint": self.network.fingerprint,
+                "shape": self.network.shape,
+                "classes": self.network.classes,
             },
             "locality": {
                 name: {**describe(locality), "source": source}
@@ -102,6 +102,13 @@ class Run:
         if given is None:
             return None
         return torch.tensor([given[i % len(given)] for i in range(len(self.settings.seeds))])
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The network and theory in words; only a network whose record names the very images was trained on them."""
+        if self.network.trained_on(self.data):
+            return f"a network trained on {self.data.name}", "theory"
+        return "a network", f"theory on {self.data.name}"
 
     def describe(self) -> str:
         """Who draws from what, in words."""
