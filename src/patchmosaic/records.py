@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -120,6 +120,12 @@ class RunFolder:
                     path.unlink(missing_ok=True)
         write_json(record, self.record)
         return False
+
+    def batches(self, count: int, size: int, prefix: str = "") -> Iterator[tuple[Path, slice]]:
+        """Where each batch of ``count`` samples is kept until the run is complete, and which samples it holds."""
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            yield self.partial / f"{prefix}{start}-{stop}.safetensors", slice(start, stop)
 
     @property
     def complete(self) -> bool:

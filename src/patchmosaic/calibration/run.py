@@ -1,6 +1,5 @@
 """A calibration that is recorded and can be resumed."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -87,13 +86,14 @@ class Run:
         from tqdm import tqdm
 
         count, steps = len(self.settings.seeds), self.settings.steps
+        batches = list(self.files.batches(count, self.settings.batch))
         with tqdm(total=count * steps, unit="step", desc="calibrating", disable=None) as bar:
-            for path, rows in self._batches():
+            for path, rows in batches:
                 if path.exists():
                     bar.update((rows.stop - rows.start) * steps)
                 else:
                     write_tensors(path, self._follow(rows, bar))
-        parts = [read_tensors(path)[0] for path, _ in self._batches()]
+        parts = [read_tensors(path)[0] for path, _ in batches]
         alpha_bars = tuple(self.network.schedule.alpha_bar(t) for t in reversed(self.times))
         found = {
             name: Calibration(
@@ -176,12 +176,6 @@ class Run:
             return None
         labels = [given[i % len(given)] for i in range(rows.start, rows.stop)]
         return torch.tensor(labels, device=self.device)
-
-    def _batches(self) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of trajectories is kept, and which seeds it holds."""
-        for start in range(0, len(self.settings.seeds), self.settings.batch):
-            rows = slice(start, min(start + self.settings.batch, len(self.settings.seeds)))
-            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
 
 
 def describe(calibration: Calibration) -> dict[str, Any]:

@@ -160,7 +160,4 @@ class Run:
         return noise.to(self.device), labels
 
     def _batches(self, who: str) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of pictures is kept, and which seeds it holds."""
-        for start in range(0, len(self.settings.seeds), self.settings.batch):
-            rows = slice(start, min(start + self.settings.batch, len(self.settings.seeds)))
-            yield self.files.partial / f"{who}-{rows.start}-{rows.stop}.safetensors", rows
+        return self.files.batches(len(self.settings.seeds), self.settings.batch, f"{who}-")

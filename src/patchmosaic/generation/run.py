@@ -1,7 +1,6 @@
 """A recorded, resumable run: pictures from a machine, each beside its nearest training image."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -133,12 +132,6 @@ class Run:
             f"each pixel seeing from {windows[0]} x {windows[0]} (low noise) to {windows[-1]} x {windows[-1]}"
         )
 
-    def batches(self, size: int) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of samples is kept, and which samples it holds."""
-        for start in range(0, len(self.config.seeds), size):
-            rows = slice(start, min(start + size, len(self.config.seeds)))
-            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
-
     def labels(self) -> Tensor | None:
         """One class per sample: the given ones in turn."""
         given = self.config.labels
@@ -148,7 +141,7 @@ class Run:
 
     def finish(self, batch: int) -> None:
         """Join the batches, compare with the training images, draw, and clear up."""
-        parts = [read_tensors(path)[0] for path, _ in self.batches(batch)]
+        parts = [read_tensors(path)[0] for path, _ in self.files.batches(len(self.config.seeds), batch)]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         labels = self.labels()
         images = tensors["images"]
@@ -187,7 +180,7 @@ def generate(run: Run, batch: int) -> None:
 
     steps = len(time_grid(SCHEDULES[run.config.schedule](), run.config.steps, run.config.start))
     with tqdm(total=len(run.config.seeds) * steps, unit="step", desc="drawing", disable=None) as bar:
-        for path, rows in run.batches(batch):
+        for path, rows in run.files.batches(len(run.config.seeds), batch):
             if path.exists():
                 bar.update((rows.stop - rows.start) * steps)
             else:
