@@ -17,7 +17,7 @@ from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network
 from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
-from patchmosaic.sampling import draw_noise, generators, reverse_flow
+from patchmosaic.sampling import draw_noise, generators, in_turn, reverse_flow
 
 
 @final
@@ -171,11 +171,8 @@ class Run:
         return noise, self._labels(rows)
 
     def _labels(self, rows: slice) -> Tensor | None:
-        given = self.settings.labels
-        if given is None:
-            return None
-        labels = [given[i % len(given)] for i in range(rows.start, rows.stop)]
-        return torch.tensor(labels, device=self.device)
+        labels = in_turn(self.settings.labels, len(self.settings.seeds))
+        return None if labels is None else labels[rows].to(self.device)
 
 
 def describe(calibration: Calibration) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from patchmosaic.comparison.settings import (
 from patchmosaic.data import Dataset
 from patchmosaic.nets import Network
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
-from patchmosaic.sampling import draw_noise, generators
+from patchmosaic.sampling import draw_noise, generators, in_turn
 
 RESULTS = ("samples.safetensors", "per_seed.csv", "pairs.png", "scatter.png", "report.html", "summary.json")
 
@@ -98,10 +98,7 @@ class Run:
     @property
     def labels(self) -> Tensor | None:
         """One class per seed: those of the settings in turn."""
-        given = self.settings.labels
-        if given is None:
-            return None
-        return torch.tensor([given[i % len(given)] for i in range(len(self.settings.seeds))])
+        return in_turn(self.settings.labels, len(self.settings.seeds))
 
     @property
     def names(self) -> tuple[str, str]:

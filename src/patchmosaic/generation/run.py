@@ -14,7 +14,16 @@ from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.records import RunFolder, read_tensors, versions, write_json, write_tensors
-from patchmosaic.sampling import SOLVERS, Step, check_seeds, draw_noise, generators, reverse_flow, time_grid
+from patchmosaic.sampling import (
+    SOLVERS,
+    Step,
+    check_seeds,
+    draw_noise,
+    generators,
+    in_turn,
+    reverse_flow,
+    time_grid,
+)
 from patchmosaic.schedule import SCHEDULES
 
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -134,10 +143,7 @@ class Run:
 
     def labels(self) -> Tensor | None:
         """One class per sample: the given ones in turn."""
-        given = self.config.labels
-        if given is None:
-            return None
-        return torch.tensor([given[i % len(given)] for i in range(len(self.config.seeds))])
+        return in_turn(self.config.labels, len(self.config.seeds))
 
     def finish(self, batch: int) -> None:
         """Join the batches, compare with the training images, draw, and clear up."""
