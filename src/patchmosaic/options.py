@@ -146,6 +146,14 @@ def settings(kind: type[_Settings], args: argparse.Namespace) -> _Settings:
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
+def given(kind: type, args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the same names as a dataclass's fields, without those that are None."""
+    from dataclasses import fields
+
+    values = {field.name: getattr(args, field.name) for field in fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def default_folder(name: str, config: object) -> Path:
     """``runs/`` and a name that tells settings apart."""
     import hashlib

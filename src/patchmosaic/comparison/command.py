@@ -15,6 +15,7 @@ from patchmosaic.options import (
     add_work_options,
     check_device,
     default_folder,
+    given,
     integers,
     names,
 )
@@ -127,15 +128,14 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     """The settings, with what the network decides filled in, and the training images."""
-    from dataclasses import asdict, fields, replace
+    from dataclasses import asdict, replace
 
     from patchmosaic.comparison.settings import Settings, data_settings, default_machines, labels_in_turn
     from patchmosaic.data import DataSettings
 
     if args.count < 1:
         raise InputError("--count must be at least 1")
-    given = {field.name: getattr(args, field.name) for field in fields(DataSettings)}
-    source = data_settings(network, {name: value for name, value in given.items() if value is not None})
+    source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),
         network=args.network and str(Path(args.network)),
