@@ -128,8 +128,8 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
 
     from patchmosaic.calibration.calibrate import candidate_windows
     from patchmosaic.calibration.settings import Settings
-    from patchmosaic.comparison.settings import data_settings, default_machines, labels_in_turn
     from patchmosaic.data import DataSettings
+    from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
     if args.count < 1:
         raise InputError("--count must be at least 1")

@@ -12,10 +12,10 @@ from patchmosaic.calibration.calibrate import Calibration, cosines
 from patchmosaic.calibration.fields import measure_fields
 from patchmosaic.calibration.picture import draw, draw_fields
 from patchmosaic.calibration.settings import Settings
-from patchmosaic.comparison.settings import build_machine, check_fit, is_circular
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, in_turn, reverse_flow
 

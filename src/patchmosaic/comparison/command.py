@@ -130,8 +130,9 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     """The settings, with what the network decides filled in, and the training images."""
     from dataclasses import asdict, replace
 
-    from patchmosaic.comparison.settings import Settings, data_settings, default_machines, labels_in_turn
+    from patchmosaic.comparison.settings import Settings
     from patchmosaic.data import DataSettings
+    from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
     if args.count < 1:
         raise InputError("--count must be at least 1")

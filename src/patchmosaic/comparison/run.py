@@ -9,17 +9,10 @@ import torch
 from torch import Tensor
 
 from patchmosaic.comparison.compare import Comparison, Flow, machine_flows, network_flows
-from patchmosaic.comparison.settings import (
-    RULE_OF_THUMB,
-    Settings,
-    build_machine,
-    check_fit,
-    describe,
-    find_locality,
-    is_circular,
-)
+from patchmosaic.comparison.settings import RULE_OF_THUMB, Settings, describe, find_locality
 from patchmosaic.data import Dataset
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
 from patchmosaic.sampling import draw_noise, generators, in_turn
 
