@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison
-from patchmosaic.comparison.names import short
+from patchmosaic.presets import short
 from patchmosaic.viz import to_pil
 
 if TYPE_CHECKING:

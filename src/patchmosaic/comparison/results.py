@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from patchmosaic.comparison import page, pictures, scatter
-from patchmosaic.comparison.compare import Comparison
-from patchmosaic.comparison.names import percent, short
+from patchmosaic.comparison.compare import Comparison, percent
 from patchmosaic.comparison.run import Run
 from patchmosaic.metrics import METRICS
+from patchmosaic.presets import short
 from patchmosaic.records import write, write_json, write_tensors
 from patchmosaic.viz import save_png
 

@@ -28,14 +28,6 @@ from patchmosaic.schedule import SCHEDULES
 
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
-MACHINE_NAMES = {
-    "is": "Ideal score machine (IS)",
-    "es": "Equivariant score machine (ES)",
-    "ls": "Local score machine (LS)",
-    "els": "Equivariant local score machine (ELS)",
-    "bbels": "Boundary-broken equivariant local score machine (bbELS)",
-}
-
 
 @dataclass(frozen=True)
 class Config(DataSettings):
@@ -170,7 +162,8 @@ class Run:
         for i, seed in enumerate(self.config.seeds):
             name = "" if labels is None else f", {self.data.class_names[int(labels[i])]}"
             captions.append((f"seed {seed}{name}", f"no. {int(rows[i])}, rmse {float(rmse[i]):.2f}"))
-        title = f"{MACHINE_NAMES[self.config.machine]} on {self.data.name}"
+        name = self.config.machine
+        title = f"{presets.LONG_NAMES[name]} ({presets.short(name)}) on {self.data.name}"
         subtitle = "Left: drawn from noise by the closed-form machine. Right: the nearest training image."
         viz.save_png(viz.pairs(images, found, captions, title, subtitle), self.folder / "grid.png")
 
