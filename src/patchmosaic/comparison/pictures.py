@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison
+from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.presets import short
 from patchmosaic.viz import to_pil
 
 if TYPE_CHECKING:
     from PIL import Image
 
-INK, FAINT, PAPER = "#1c1c1e", "#6e6e76", "#ffffff"
 _SHOWN = 12
 _CELL, _GAP, _MARGIN, _NAMES, _TOP, _LINE = 150, 12, 48, 170, 140, 32
 

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison, percent
-from patchmosaic.comparison.pictures import FAINT, INK, PAPER, font
+from patchmosaic.comparison.pictures import font
+from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.presets import short
 
 if TYPE_CHECKING:
