@@ -103,13 +103,14 @@ def add_labels_option(group: Any, default: str) -> None:
     )
 
 
-def add_work_options(command: argparse.ArgumentParser, batch: int, of: str) -> Any:
+def add_work_options(command: argparse.ArgumentParser, batch: int, of: str, effect: str) -> Any:
     """Device, memory and batch.
 
     Args:
         command: gets the options.
         batch: its default.
-        of: what comes in batches, and what depends on their size.
+        of: what comes in batches.
+        effect: what depends on their size.
 
     Returns:
         The group, for more of them.
@@ -123,13 +124,12 @@ def add_work_options(command: argparse.ArgumentParser, batch: int, of: str) -> A
         metavar="SIZE",
         help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
     )
-    what, dependence = of.split(";")
     work.add_argument(
         "--batch",
         type=int,
         default=batch,
         metavar="N",
-        help=f"{what} at a time (default: {batch});{dependence}",
+        help=f"{of} at a time (default: {batch}); {effect}",
     )
     return work
 

@@ -54,7 +54,7 @@ def add_calibrate(commands: Any) -> None:
     _add_what(command)
     add_data_options(command, source=None)
     add_output_options(command)
-    work = add_work_options(command, 5, "trajectories; a network's last bits depend on it")
+    work = add_work_options(command, 5, "trajectories", "a network's last bits depend on it")
     work.add_argument(
         "--save-with-network",
         action="store_true",

@@ -54,7 +54,7 @@ def add_compare(commands: Any) -> None:
     add_data_options(command, source=None)
     _add_flow(command)
     add_output_options(command)
-    add_work_options(command, 10, "pictures; a network's last bits depend on it")
+    add_work_options(command, 10, "pictures", "a network's last bits depend on it")
 
 
 def _add_who(command: argparse.ArgumentParser) -> None:

@@ -114,7 +114,7 @@ def add_generate(commands: Any) -> None:
     flow.add_argument("--trajectory", action="store_true", help="keep every noisy state and clean prediction")
 
     add_output_options(command)
-    work = add_work_options(command, 8, "pictures; changes no result")
+    work = add_work_options(command, 8, "pictures", "changes no result")
     work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
     work.add_argument(
         "--engine", default="auto", metavar="NAME", help="how the sum is carried out (default: auto)"
