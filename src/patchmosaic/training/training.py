@@ -19,6 +19,7 @@ from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network, save_network
 from patchmosaic.nets.build import build
+from patchmosaic.nets.network import TRAINING_STEPS
 from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, sample
 from patchmosaic.training.batches import Batches
@@ -137,7 +138,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.settings.decay**self.step
         with self.accelerator.autocast():
-            predicted = self.model(noisy, times * 1000 - 1, labels).sample
+            predicted = self.model(noisy, times * TRAINING_STEPS - 1, labels).sample
         loss = (predicted.float() - noise).square().mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
