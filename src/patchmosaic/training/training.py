@@ -203,13 +203,12 @@ class Training:
     def _draw(self) -> None:
         """Pictures from always the same noise."""
         network = Network(self.network())
-        count = min(_GRID, 8 * (network.classes or 2))
-        labels = None if network.classes is None else torch.arange(count) % network.classes
-        noise = draw_noise(generators(range(count)), network.shape).to(self.accelerator.device)
+        labels = None if network.classes is None else torch.arange(_GRID) % network.classes
+        noise = draw_noise(generators(range(_GRID)), network.shape).to(self.accelerator.device)
         images = sample(network, noise, 20, labels=labels).images
         self.model.train()
         title = f"{self.settings.network} trained on {self.data.name}, step {self.step:,} of {self.total:,}"
-        subtitle = f"Drawn from noise, seeds 0 to {count - 1}, 20 steps."
+        subtitle = f"Drawn from noise, seeds 0 to {_GRID - 1}, 20 steps."
         page = viz.grid(images, title, subtitle)
         viz.save_png(page, self.files.path / "samples" / f"{self.step:07d}.png")
 
