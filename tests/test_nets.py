@@ -138,7 +138,7 @@ def test_a_diffusers_pipeline_brings_its_schedule_and_prediction(tmp_path, kind)
 def test_the_graph_reaches_the_input():
     network = Network(awake(ResNet(8, 1, 4, 1)))
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    network.differentiable_epsilon(x, 0.5).sum().backward()
+    network.output(x, 0.5).sum().backward()
     assert x.grad.abs().sum() > 0
 
 

@@ -70,7 +70,7 @@ class Network(Denoiser):
         """
         return self._denoiser.denoise(x, alpha_bar, labels)
 
-    def differentiable_epsilon(
+    def output(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The network's own output with its graph, for derivatives with respect to ``x``."""
