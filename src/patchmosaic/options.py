@@ -154,14 +154,15 @@ def given(kind: type, args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def default_folder(name: str, config: object) -> Path:
-    """``runs/`` and a name that tells settings apart."""
+def output_folder(args: argparse.Namespace, name: str, config: object) -> Path:
+    """--out, or else ``runs/`` and a name that tells settings apart, which is noted as --out."""
     import hashlib
     import json
     from dataclasses import asdict
 
     content = json.dumps(asdict(config), sort_keys=True)  # type: ignore[call-overload]
-    return Path("runs") / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    args.out = args.out or Path("runs") / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return args.out
 
 
 def check_device(device: str) -> None:

@@ -14,10 +14,10 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    default_folder,
     given,
     integers,
     names,
+    output_folder,
 )
 
 _DESCRIPTION = """\
@@ -104,7 +104,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     check_device(args.device)
     network = load_network(args.network, args.device)
     settings, data = _settings(args, network)
-    folder = args.out or default_folder("calibrate", settings)
+    folder = output_folder(args, "calibrate", settings)
     run = Run(folder, settings, network, data, args.device, args.memory)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'calibration.json'}")
