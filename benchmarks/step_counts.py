@@ -133,8 +133,9 @@ def draw(record: dict, path: Path) -> None:
         panel.set_title(name, loc="left", fontsize=11)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
+    machine = pm.presets.short(record["machine"])
     figure.suptitle(
-        f"Median r of {record['machine']} with the network over {record['seeds']} seeds, {record['data']['name']}"
+        f"Median r of {machine} with the network over {record['seeds']} seeds, {record['data']['name']}"
     )
     write(path, lambda temporary: figure.savefig(temporary, dpi=110))
 

@@ -104,6 +104,15 @@ def test_resuming_an_interrupted_run_gives_the_same_bytes(tmp_path, monkeypatch,
     assert "already complete" in capsys.readouterr().out
 
 
+def test_what_has_not_begun_is_not_to_be_resumed(tmp_path, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchmosaic.generation.run.Config.load", stop)
+    assert generate(tmp_path / "run") == 130
+    assert "--resume" not in capsys.readouterr().err
+
+
 def interrupt_after(monkeypatch, calls):
     done = []
     denoise = ScoreMachine.denoise

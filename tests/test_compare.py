@@ -283,6 +283,19 @@ def test_the_report_fetches_nothing(nets, tmp_path):
         assert f"seed {i}" in text
 
 
+def test_titles_say_trained_only_on_the_very_images(nets, tmp_path):
+    shutil.copytree(nets / "plain", tmp_path / "net")
+    record = {"data": {"fingerprint": pm.load_dataset("digits", limit=40).fingerprint}}
+    records.write_json(tmp_path / "net" / "run.json", record)
+    for limit, names in (
+        ("40", "a network trained on digits and to theory"),
+        ("39", "a network and to theory on digits"),
+    ):
+        given = ("--data", "digits", "--limit", limit, "--count", "2")
+        assert compare(tmp_path, tmp_path / limit, *given, network="net") == 0
+        assert f"The same noise, to {names}<" in (tmp_path / limit / "report.html").read_text("utf-8")
+
+
 def test_names_of_others_cannot_break_the_report(nets, tmp_path, digits):
     odd = tmp_path / "a & <b>.npz"
     np.savez(odd, images=digits.images[:40].numpy())

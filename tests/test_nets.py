@@ -138,7 +138,7 @@ def test_a_diffusers_pipeline_brings_its_schedule_and_prediction(tmp_path, kind)
 def test_the_graph_reaches_the_input():
     network = Network(awake(ResNet(8, 1, 4, 1)))
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    network.differentiable_epsilon(x, 0.5).sum().backward()
+    network.output(x, 0.5).sum().backward()
     assert x.grad.abs().sum() > 0
 
 
@@ -164,6 +164,28 @@ def test_a_network_of_nan_is_refused():
         model.up.weight.fill_(float("nan"))
     with pytest.raises(pm.InputError, match="NaN"):
         Network(model).denoise(X, 0.5)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "no json", '{"config": {"lr": 1}}', '{"config": {"data": "cats"}, "data": 3}']
+)
+def test_a_run_json_of_another_program_says_nothing(tmp_path, digits, content):
+    save_network(ResNet(8, 1, 8, 2), tmp_path)
+    (tmp_path / "run.json").write_text(content)
+    network = load_network(tmp_path)
+    assert network.data() is None
+    assert not network.trained_on(digits)
+
+
+def test_the_bundled_network_knows_its_images(digits):
+    assert load_network().trained_on(digits)
+    assert not load_network().trained_on(pm.load_dataset("digits", limit=9))
+
+
+def test_a_network_that_does_not_say_its_size_takes_one_clear_line(tmp_path):
+    save_network(UNet2DModel(**{**ATTENTION, "sample_size": None}), tmp_path)
+    with pytest.raises(pm.InputError, match=r"set sample_size in .*config\.json"):
+        load_network(tmp_path)
 
 
 def damage(folder, how):

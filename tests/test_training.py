@@ -1,5 +1,8 @@
 """Training: batches that depend on the step alone, exact resuming, losses that must be finite and fall."""
 
+import signal
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +75,48 @@ def test_resuming_gives_the_same_bytes(tmp_path, monkeypatch, options, capsys):
     assert "--resume" in capsys.readouterr().err
     assert run(tmp_path / "cut", *options, "--resume") == 0
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(tmp_path, monkeypatch):
+    options = ("--ema", "0.5")
+    assert run(tmp_path / "whole", *options) == 0
+    adam, steps = torch.optim.Adam.step, []
+
+    def interrupted(self, closure=None):
+        adam(self, closure)
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.Adam, "step", interrupted)
+            assert run(tmp_path / "cut", *options) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(steps) == 5
+    assert run(tmp_path / "cut", *options, "--resume") == 0
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_other_threads_can_train(tmp_path):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run(tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_overwriting_leaves_nothing_of_the_old_training(tmp_path):
+    assert run(tmp_path / "new") == 0
+    assert run(tmp_path / "run", "--steps", "12") == 0
+    (tmp_path / "run" / "network" / "scales").mkdir()
+    (tmp_path / "run" / "network" / "scales" / "ls.json").write_text("{}")
+    (tmp_path / "run" / "notes.txt").write_text("not of the training")
+    assert run(tmp_path / "run", "--overwrite") == 0
+    assert contents(tmp_path / "run").keys() - contents(tmp_path / "new").keys() == {"notes.txt"}
 
 
 def test_the_loss_falls_and_the_network_is_read_back(tmp_path):

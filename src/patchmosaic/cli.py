@@ -66,12 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("patchmosaic: out of memory; use a smaller --memory, --batch or --limit", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\npatchmosaic: stopped; the same command with --resume goes on from here", file=sys.stderr)
+        how = " with --resume" if _has_begun(args) else ""
+        print(f"\npatchmosaic: stopped; the same command{how} goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _has_begun(args: argparse.Namespace) -> bool:
+    """Whether there is something for --resume, in a command that has it."""
+    return "resume" in args and args.out is not None and any(args.out.glob("*.json"))
 
 
 if __name__ == "__main__":

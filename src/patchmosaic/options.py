@@ -103,13 +103,14 @@ def add_labels_option(group: Any, default: str) -> None:
     )
 
 
-def add_work_options(command: argparse.ArgumentParser, batch: int, of: str) -> Any:
+def add_work_options(command: argparse.ArgumentParser, batch: int, of: str, effect: str) -> Any:
     """Device, memory and batch.
 
     Args:
         command: gets the options.
         batch: its default.
-        of: what comes in batches, and what depends on their size.
+        of: what comes in batches.
+        effect: what depends on their size.
 
     Returns:
         The group, for more of them.
@@ -123,13 +124,12 @@ def add_work_options(command: argparse.ArgumentParser, batch: int, of: str) -> A
         metavar="SIZE",
         help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
     )
-    what, dependence = of.split(";")
     work.add_argument(
         "--batch",
         type=int,
         default=batch,
         metavar="N",
-        help=f"{what} at a time (default: {batch});{dependence}",
+        help=f"{of} at a time (default: {batch}); {effect}",
     )
     return work
 
@@ -146,14 +146,23 @@ def settings(kind: type[_Settings], args: argparse.Namespace) -> _Settings:
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
-def default_folder(name: str, config: object) -> Path:
-    """``runs/`` and a name that tells settings apart."""
+def given(kind: type, args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the same names as a dataclass's fields, without those that are None."""
+    from dataclasses import fields
+
+    values = {field.name: getattr(args, field.name) for field in fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def output_folder(args: argparse.Namespace, name: str, config: object) -> Path:
+    """--out, or else ``runs/`` and a name that tells settings apart, which is noted as --out."""
     import hashlib
     import json
     from dataclasses import asdict
 
     content = json.dumps(asdict(config), sort_keys=True)  # type: ignore[call-overload]
-    return Path("runs") / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    args.out = args.out or Path("runs") / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return args.out
 
 
 def check_device(device: str) -> None:

@@ -1,4 +1,4 @@
-"""What drawings of numbers share; matplotlib is imported when one is drawn."""
+"""Colours of all drawings, and what those of numbers share; matplotlib is imported when one is drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from patchmosaic.records import write
 
 COLOURS = ("#0b3c7d", "#4d8fd1", "#c8553d", "#e0a458", "#7a9e7e", "#8d7aa8", "#555555", "#a0a0a0")
-INK, FAINT = "#1c1c1e", "#6e6e76"
+INK, FAINT, PAPER = "#1c1c1e", "#6e6e76", "#ffffff"
 
 
 def empty_page(width: float, height: float) -> Any:

@@ -49,6 +49,15 @@ MACHINES: dict[str, Callable[..., ScoreMachine]] = {
 }
 LOCAL_MACHINES = ("ls", "els", "bbels")
 
+SHORT_NAMES = {"is": "IS", "es": "ES", "ls": "LS", "els": "ELS", "bbels": "bbELS"}
+LONG_NAMES = {
+    "is": "Ideal score machine",
+    "es": "Equivariant score machine",
+    "ls": "Local score machine",
+    "els": "Equivariant local score machine",
+    "bbels": "Boundary-broken equivariant local score machine",
+}
+
 # Calibrated by the paper's authors on zero-padded ResNets at t = 1/20, ..., 20/20 of the cosine schedule.
 PUBLISHED_SCALES: dict[str, tuple[int, ...]] = {
     "mnist-resnet": (3, 3, 5, 5, 5, 7, 7, 7, 9, 9, 11, 11, 11, 11, 13, 15, 15, 15, 15, 15),
@@ -56,6 +65,11 @@ PUBLISHED_SCALES: dict[str, tuple[int, ...]] = {
     "cifar10-resnet": (3, 3, 3, 3, 5, 5, 5, 7, 7, 7, 7, 9, 9, 11, 11, 13, 15, 17, 17, 17),
     "celeba-resnet": (3, 3, 3, 5, 5, 5, 5, 5, 7, 7, 9, 9, 9, 11, 11, 11, 13, 15, 19, 19),
 }
+
+
+def short(machine: str) -> str:
+    """How a machine is called where people read; a name that is not a preset's stays."""
+    return SHORT_NAMES.get(machine, machine)
 
 
 def published_scales(name: str, *, authors_index: bool = False) -> LocalitySchedule:

@@ -3,7 +3,8 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -86,7 +87,7 @@ class RunFolder:
     Args:
         path: where; made if missing.
         record: sections of settings, data and versions.
-        results: names of the files of a complete run, in the order of their making.
+        results: names of the files and folders of a complete run, in the order of their making.
     """
 
     def __init__(self, path: Path, record: dict[str, Any], results: Sequence[str]):
@@ -113,9 +114,18 @@ class RunFolder:
             raise InputError(f"{self.path} holds other files; choose an empty or new folder with --out")
         if not resume:
             for path in (*self.partial.glob("*"), *(self.path / name for name in self.results)):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         write_json(record, self.record)
         return False
+
+    def batches(self, count: int, size: int, prefix: str = "") -> Iterator[tuple[Path, slice]]:
+        """Where each batch of ``count`` samples is kept until the run is complete, and which samples it holds."""
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            yield self.partial / f"{prefix}{start}-{stop}.safetensors", slice(start, stop)
 
     @property
     def complete(self) -> bool:

@@ -103,6 +103,11 @@ def draw_noise(
     return torch.stack([torch.randn(shape, generator=rng, dtype=dtype) for rng in rngs])
 
 
+def in_turn(labels: Sequence[int] | None, count: int) -> Int[Tensor, " count"] | None:
+    """One class per sample: the given ones over and over."""
+    return None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(count)])
+
+
 def time_grid(schedule: Schedule, steps: int, start: str = "aligned") -> tuple[float, ...]:
     """The times of a reverse flow, first to last.
 

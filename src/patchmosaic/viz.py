@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.records import write
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_INK, _FAINT, _PAPER = (28, 28, 30), (110, 110, 118), (255, 255, 255)
 _GAP, _PAIR_GAP, _MARGIN, _LINE = 4, 20, 20, 17
 
 
@@ -58,17 +58,17 @@ def pairs(
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * (cell_width + _PAIR_GAP) - _PAIR_GAP, int(text_width) + 1) + 2 * _MARGIN
     top = _MARGIN + 62
-    page = Image.new("RGB", (page_width, top + rows * row_height + _MARGIN - _PAIR_GAP), _PAPER)
+    page = Image.new("RGB", (page_width, top + rows * row_height + _MARGIN - _PAIR_GAP), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN - 4), title, _INK, title_font)
-    draw.text((_MARGIN, _MARGIN + 26), subtitle, _FAINT, font)
+    draw.text((_MARGIN, _MARGIN - 4), title, INK, title_font)
+    draw.text((_MARGIN, _MARGIN + 26), subtitle, FAINT, font)
     for i in range(count):
         x = _MARGIN + i % columns * (cell_width + _PAIR_GAP)
         y = top + i // columns * row_height
         page.paste(to_pil(left[i], scale), (x, y))
         page.paste(to_pil(right[i], scale), (x + scale * width + _GAP, y))
         for line, text in enumerate(captions[i]):
-            draw.text((x, y + cell_height + 3 + line * _LINE), text, _FAINT if line else _INK, font)
+            draw.text((x, y + cell_height + 3 + line * _LINE), text, FAINT if line else INK, font)
     return page
 
 
@@ -85,10 +85,10 @@ def grid(images: Float[Tensor, "b c h w"], title: str, subtitle: str) -> "Image.
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * cell_width, int(text_width) + 1) + 2 * _MARGIN
     top = _MARGIN + 62
-    page = Image.new("RGB", (page_width, top + -(-count // columns) * cell_height + _MARGIN), _PAPER)
+    page = Image.new("RGB", (page_width, top + -(-count // columns) * cell_height + _MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN - 4), title, _INK, title_font)
-    draw.text((_MARGIN, _MARGIN + 26), subtitle, _FAINT, font)
+    draw.text((_MARGIN, _MARGIN - 4), title, INK, title_font)
+    draw.text((_MARGIN, _MARGIN + 26), subtitle, FAINT, font)
     for i in range(count):
         place = _MARGIN + i % columns * cell_width, top + i // columns * cell_height
         page.paste(to_pil(images[i], scale), place)

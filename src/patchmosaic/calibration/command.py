@@ -14,9 +14,10 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    default_folder,
+    given,
     integers,
     names,
+    output_folder,
 )
 
 _DESCRIPTION = """\
@@ -53,7 +54,7 @@ def add_calibrate(commands: Any) -> None:
     _add_what(command)
     add_data_options(command, source=None)
     add_output_options(command)
-    work = add_work_options(command, 5, "trajectories; a network's last bits depend on it")
+    work = add_work_options(command, 5, "trajectories", "a network's last bits depend on it")
     work.add_argument(
         "--save-with-network",
         action="store_true",
@@ -103,7 +104,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     check_device(args.device)
     network = load_network(args.network, args.device)
     settings, data = _settings(args, network)
-    folder = args.out or default_folder("calibrate", settings)
+    folder = output_folder(args, "calibrate", settings)
     run = Run(folder, settings, network, data, args.device, args.memory)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'calibration.json'}")
@@ -123,17 +124,16 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     """The settings, with what the network decides filled in, and the training images."""
-    from dataclasses import asdict, fields, replace
+    from dataclasses import asdict, replace
 
     from patchmosaic.calibration.calibrate import candidate_windows
     from patchmosaic.calibration.settings import Settings
-    from patchmosaic.comparison.settings import data_settings, default_machines, labels_in_turn
     from patchmosaic.data import DataSettings
+    from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
     if args.count < 1:
         raise InputError("--count must be at least 1")
-    given = {field.name: getattr(args, field.name) for field in fields(DataSettings)}
-    source = data_settings(network, {name: value for name, value in given.items() if value is not None})
+    source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),
         network=args.network and str(Path(args.network)),

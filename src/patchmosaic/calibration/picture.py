@@ -6,7 +6,7 @@ from typing import Any
 from patchmosaic import plots
 from patchmosaic.calibration.calibrate import Calibration
 from patchmosaic.calibration.fields import NETWORK, Fields
-from patchmosaic.comparison.names import short
+from patchmosaic.presets import short
 
 _COLOURS = {"ls": plots.COLOURS[2], "els": plots.COLOURS[0], "bbels": plots.COLOURS[0]}
 _TIME = "time t: from a nearly clean image to pure noise"

@@ -1,6 +1,5 @@
 """A calibration that is recorded and can be resumed."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -13,12 +12,12 @@ from patchmosaic.calibration.calibrate import Calibration, cosines
 from patchmosaic.calibration.fields import measure_fields
 from patchmosaic.calibration.picture import draw, draw_fields
 from patchmosaic.calibration.settings import Settings
-from patchmosaic.comparison.settings import build_machine, check_fit, is_circular
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
-from patchmosaic.sampling import draw_noise, generators, reverse_flow
+from patchmosaic.sampling import draw_noise, generators, in_turn, reverse_flow
 
 
 @final
@@ -87,13 +86,14 @@ class Run:
         from tqdm import tqdm
 
         count, steps = len(self.settings.seeds), self.settings.steps
+        batches = list(self.files.batches(count, self.settings.batch))
         with tqdm(total=count * steps, unit="step", desc="calibrating", disable=None) as bar:
-            for path, rows in self._batches():
+            for path, rows in batches:
                 if path.exists():
                     bar.update((rows.stop - rows.start) * steps)
                 else:
                     write_tensors(path, self._follow(rows, bar))
-        parts = [read_tensors(path)[0] for path, _ in self._batches()]
+        parts = [read_tensors(path)[0] for path, _ in batches]
         alpha_bars = tuple(self.network.schedule.alpha_bar(t) for t in reversed(self.times))
         found = {
             name: Calibration(
@@ -171,17 +171,8 @@ class Run:
         return noise, self._labels(rows)
 
     def _labels(self, rows: slice) -> Tensor | None:
-        given = self.settings.labels
-        if given is None:
-            return None
-        labels = [given[i % len(given)] for i in range(rows.start, rows.stop)]
-        return torch.tensor(labels, device=self.device)
-
-    def _batches(self) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of trajectories is kept, and which seeds it holds."""
-        for start in range(0, len(self.settings.seeds), self.settings.batch):
-            rows = slice(start, min(start + self.settings.batch, len(self.settings.seeds)))
-            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
+        labels = in_turn(self.settings.labels, len(self.settings.seeds))
+        return None if labels is None else labels[rows].to(self.device)
 
 
 def describe(calibration: Calibration) -> dict[str, Any]:

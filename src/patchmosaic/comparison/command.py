@@ -14,9 +14,10 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    default_folder,
+    given,
     integers,
     names,
+    output_folder,
 )
 
 _DESCRIPTION = """\
@@ -53,7 +54,7 @@ def add_compare(commands: Any) -> None:
     add_data_options(command, source=None)
     _add_flow(command)
     add_output_options(command)
-    add_work_options(command, 10, "pictures; a network's last bits depend on it")
+    add_work_options(command, 10, "pictures", "a network's last bits depend on it")
 
 
 def _add_who(command: argparse.ArgumentParser) -> None:
@@ -113,7 +114,7 @@ def _compare(args: argparse.Namespace) -> None:
     check_device(args.device)
     network = load_network(args.network, args.device)
     settings, data = _settings(args, network)
-    folder = args.out or default_folder("compare", settings)
+    folder = output_folder(args, "compare", settings)
     run = Run(folder, settings, network, data, args.device, args.memory)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'report.html'}")
@@ -127,15 +128,15 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     """The settings, with what the network decides filled in, and the training images."""
-    from dataclasses import asdict, fields, replace
+    from dataclasses import asdict, replace
 
-    from patchmosaic.comparison.settings import Settings, data_settings, default_machines, labels_in_turn
+    from patchmosaic.comparison.settings import Settings
     from patchmosaic.data import DataSettings
+    from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
     if args.count < 1:
         raise InputError("--count must be at least 1")
-    given = {field.name: getattr(args, field.name) for field in fields(DataSettings)}
-    source = data_settings(network, {name: value for name, value in given.items() if value is not None})
+    source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),
         network=args.network and str(Path(args.network)),

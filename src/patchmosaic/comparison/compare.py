@@ -112,6 +112,11 @@ class Comparison:
         }
 
 
+def percent(share: float | None) -> str:
+    """97.5 %, or a dash."""
+    return "–" if share is None else f"{100 * share:.3g} %"
+
+
 def network_flows(network: Denoiser, steps: Sequence[int], schedule: Schedule | None) -> dict[int, Flow]:
     """One flow for each number of steps; ``schedule`` as for :func:`compare`."""
     if schedule is None:

@@ -3,13 +3,12 @@
 from html import escape
 from typing import Any
 
-from patchmosaic.comparison.compare import Comparison
+from patchmosaic.comparison.compare import Comparison, percent
 from patchmosaic.comparison.html import listed, pixels, row, uri
-from patchmosaic.comparison.names import percent, short
 from patchmosaic.comparison.pictures import describe_shown, shown, stacked
 from patchmosaic.comparison.run import Run
 from patchmosaic.comparison.scatter import scatters
-from patchmosaic.generation.run import MACHINE_NAMES
+from patchmosaic.presets import LONG_NAMES, short
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -57,8 +56,9 @@ def report(run: Run, result: Comparison) -> str:
 def _headline(run: Run, result: Comparison) -> str:
     found = result.summary()
     said = [f"{short(name)}&nbsp;{found['machines'][name]['r']['median']:.2f}" for name in found["machines"]]
+    network, theory = map(escape, run.names)
     return (
-        f"<h1>The same noise, to a network trained on {escape(run.data.name)} and to theory</h1>\n"
+        f"<h1>The same noise, to {network} and to {theory}</h1>\n"
         f"<p>{found['seeds']} seeds. Median correlation r of a closed-form machine's picture with the network's: "
         f"<strong>{', '.join(said)}</strong> (network in {found['network_steps']} steps, "
         f"theory in {found['theory_steps']}).</p>\n"
@@ -68,7 +68,7 @@ def _headline(run: Run, result: Comparison) -> str:
 def _summary(result: Comparison) -> str:
     found = result.summary()
     tables = "".join(_table(one) for one in (found, *found["also"]))
-    named = "; ".join(f"{short(name)}: {_long(name)}" for name in found["machines"])
+    named = "; ".join(f"{short(name)}: {LONG_NAMES[name].lower()}" for name in found["machines"])
     return (
         f'<h2>How well theory predicts the network</h2>\n<div class="side">{tables}</div>\n'
         '<p class="faint">Over the seeds. r: Pearson correlation over all pixels and channels of a picture, r² '
@@ -97,10 +97,6 @@ def _table(found: dict[str, Any]) -> str:
     head = row("", "r median", "mean", "5–95 %", "r² median", "R² median", "beats IS", cell="th")
     caption = f"<caption>Network in {found['network_steps']} steps</caption>"
     return f'<table class="summary">{caption}<thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
-
-
-def _long(machine: str) -> str:
-    return MACHINE_NAMES[machine].split(" (")[0].lower()
 
 
 def _gallery(run: Run, result: Comparison) -> str:

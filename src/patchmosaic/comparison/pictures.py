@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison
-from patchmosaic.comparison.names import short
+from patchmosaic.plots import FAINT, INK, PAPER
+from patchmosaic.presets import short
 from patchmosaic.viz import to_pil
 
 if TYPE_CHECKING:
     from PIL import Image
 
-INK, FAINT, PAPER = "#1c1c1e", "#6e6e76", "#ffffff"
 _SHOWN = 12
 _CELL, _GAP, _MARGIN, _NAMES, _TOP, _LINE = 150, 12, 48, 170, 140, 32
 
@@ -43,13 +43,13 @@ def stacked(result: Comparison) -> list[tuple[str, Float[Tensor, "b c h w"], Flo
     ]
 
 
-def pairs(result: Comparison, captions: Sequence[Sequence[str]], data: str) -> "Image.Image":
+def pairs(result: Comparison, captions: Sequence[Sequence[str]], names: tuple[str, str]) -> "Image.Image":
     """A column for each of some seeds: the network on top, the best machine under it, the ideal machine last.
 
     Args:
         result: what was compared.
         captions: of its pictures, as many lines for each, such as the seed.
-        data: name of the training images.
+        names: what the network and theory are called.
     """
     from PIL import Image, ImageDraw
 
@@ -58,7 +58,8 @@ def pairs(result: Comparison, captions: Sequence[Sequence[str]], data: str) -> "
     scale = max(1, _CELL // max(pixels_high, pixels_wide))
     cell_height, cell_width = scale * pixels_high + _GAP, scale * pixels_wide + _GAP
     below = _TOP + len(rows) * cell_height
-    title = f"The same noise, to a network trained on {data} ({result.main} steps) and to theory ({result.steps} steps)"
+    network, theory = names
+    title = f"The same noise, to {network} ({result.main} steps) and to {theory} ({result.steps} steps)"
     subtitle = f"Shown: {describe_shown(result)}."
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, font(34)), probe.textlength(subtitle, font(24)))

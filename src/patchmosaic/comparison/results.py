@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from patchmosaic.comparison import page, pictures, scatter
-from patchmosaic.comparison.compare import Comparison
-from patchmosaic.comparison.names import percent, short
+from patchmosaic.comparison.compare import Comparison, percent
 from patchmosaic.comparison.run import Run
 from patchmosaic.metrics import METRICS
+from patchmosaic.presets import short
 from patchmosaic.records import write, write_json, write_tensors
 from patchmosaic.viz import save_png
 
@@ -28,7 +28,7 @@ def write_results(run: Run, result: Comparison) -> None:
     write_tensors(folder / "samples.safetensors", tensors)
     write(folder / "per_seed.csv", lambda path: path.write_text(_per_seed(run, result)))
     captions = [run.caption(i) for i in range(len(run.settings.seeds))]
-    save_png(pictures.pairs(result, captions, run.data.name), folder / "pairs.png")
+    save_png(pictures.pairs(result, captions, run.names), folder / "pairs.png")
     panels = scatter.scatters(result)
     if panels:
         save_png(scatter.side_by_side(panels), folder / "scatter.png")

@@ -9,19 +9,12 @@ import torch
 from torch import Tensor
 
 from patchmosaic.comparison.compare import Comparison, Flow, machine_flows, network_flows
-from patchmosaic.comparison.settings import (
-    RULE_OF_THUMB,
-    Settings,
-    build_machine,
-    check_fit,
-    describe,
-    find_locality,
-    is_circular,
-)
+from patchmosaic.comparison.settings import RULE_OF_THUMB, Settings, describe, find_locality
 from patchmosaic.data import Dataset
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
-from patchmosaic.sampling import draw_noise, generators
+from patchmosaic.sampling import draw_noise, generators, in_turn
 
 RESULTS = ("samples.safetensors", "per_seed.csv", "pairs.png", "scatter.png", "report.html", "summary.json")
 
@@ -54,7 +47,7 @@ class Run:
         memory_budget: int = 1 << 29,
     ):
         check_fit(network, data)
-        self.settings, self.data, self.device = settings, data, device
+        self.settings, self.network, self.data, self.device = settings, network, data, device
         size, circular = min(network.shape[1:]), is_circular(network)
         self.localities = {name: find_locality(settings, network, name, size) for name in settings.machines}
         machines = {
@@ -70,18 +63,18 @@ class Run:
         }
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here
-        self.files = RunFolder(folder, self._record(network), RESULTS)
+        self.files = RunFolder(folder, self._record(), RESULTS)
 
-    def _record(self, network: Network) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         """For ``run.json``."""
         pixels = self.data.pixels
         return {
             "config": asdict(self.settings),
             "network": {
-                "fingerprint": network.fingerprint,
-                "shape": network.shape,
-                "classes": network.classes,
-                "circular": is_circular(network),
+                "fingerprint": self.network.fingerprint,
+                "shape": self.network.shape,
+                "classes": self.network.classes,
+                "circular": is_circular(self.network),
             },
             "locality": {
                 name: {**describe(locality), "source": source}
@@ -99,10 +92,14 @@ class Run:
     @property
     def labels(self) -> Tensor | None:
         """One class per seed: those of the settings in turn."""
-        given = self.settings.labels
-        if given is None:
-            return None
-        return torch.tensor([given[i % len(given)] for i in range(len(self.settings.seeds))])
+        return in_turn(self.settings.labels, len(self.settings.seeds))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The network and theory in words; only a network whose record names the very images was trained on them."""
+        if self.network.trained_on(self.data):
+            return f"a network trained on {self.data.name}", "theory"
+        return "a network", f"theory on {self.data.name}"
 
     def describe(self) -> str:
         """Who draws from what, in words."""
@@ -154,7 +151,4 @@ class Run:
         return noise.to(self.device), labels
 
     def _batches(self, who: str) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of pictures is kept, and which seeds it holds."""
-        for start in range(0, len(self.settings.seeds), self.settings.batch):
-            rows = slice(start, min(start + self.settings.batch, len(self.settings.seeds)))
-            yield self.files.partial / f"{who}-{rows.start}-{rows.stop}.safetensors", rows
+        return self.files.batches(len(self.settings.seeds), self.settings.batch, f"{who}-")

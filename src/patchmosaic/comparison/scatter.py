@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmosaic.comparison.compare import IDEAL, Comparison
-from patchmosaic.comparison.names import percent, short
-from patchmosaic.comparison.pictures import FAINT, INK, PAPER, font
+from patchmosaic.comparison.compare import IDEAL, Comparison, percent
+from patchmosaic.comparison.pictures import font
+from patchmosaic.plots import FAINT, INK, PAPER
+from patchmosaic.presets import short
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,7 +15,7 @@ from torch import Tensor
 from patchmosaic.data.embedded import digits_source, two_tone_source
 from patchmosaic.data.files import path_source
 from patchmosaic.data.hub import hub_source
-from patchmosaic.data.pixels import assemble
+from patchmosaic.data.pixels import as_floats, assemble
 from patchmosaic.data.selection import Classes, select_rows
 from patchmosaic.data.source import Source
 from patchmosaic.errors import InputError
@@ -48,9 +48,7 @@ class Dataset:
     @property
     def images(self) -> Tensor:
         """Float32 (N, C, H, W) in [-1, 1]; computed at each access if the pixels are uint8."""
-        if self.pixels.dtype == torch.uint8:
-            return self.pixels.float().div_(127.5).sub_(1)
-        return self.pixels
+        return as_floats(self.pixels)
 
     @cached_property
     def fingerprint(self) -> str:

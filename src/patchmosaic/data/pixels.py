@@ -93,3 +93,8 @@ def resize(pixels: Tensor, size: int | None) -> Tensor:
     resized = F.interpolate(planes, (size, size), mode="bilinear", antialias=True, align_corners=False)
     resized = resized.view(*pixels.shape[:2], size, size)
     return resized if resized.dtype == torch.uint8 else resized.clamp_(-1, 1)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Float32 in [-1, 1] from uint8; anything else as it is."""
+    return pixels.float().div_(127.5).sub_(1) if pixels.dtype == torch.uint8 else pixels

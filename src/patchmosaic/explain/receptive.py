@@ -40,7 +40,7 @@ def network_jacobian(
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        output = network.differentiable_epsilon(x, alpha_bar, labels)
+        output = network.output(x, alpha_bar, labels)
         mean = PREDICTIONS[network.predicts](output, x, *signal_and_noise(alpha_bar, x))
         centre = mean[:, :, x.shape[2] // 2, x.shape[3] // 2].sum(0)
         rows = [torch.autograd.grad(value, x, retain_graph=True)[0] for value in centre]

@@ -13,7 +13,7 @@ from patchmosaic.explain import Mosaic
 from patchmosaic.explain.consistency import ONE_LEVEL
 from patchmosaic.explanation.run import Explanation, TracedStep
 from patchmosaic.explanation.subject import Subject
-from patchmosaic.generation.run import MACHINE_NAMES
+from patchmosaic.presets import MACHINE_NAMES
 from patchmosaic.symmetry import transform
 
 NAMED = 8  # sources with a colour of their own

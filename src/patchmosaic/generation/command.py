@@ -12,8 +12,8 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    default_folder,
     integers,
+    output_folder,
     settings,
 )
 
@@ -114,7 +114,7 @@ def add_generate(commands: Any) -> None:
     flow.add_argument("--trajectory", action="store_true", help="keep every noisy state and clean prediction")
 
     add_output_options(command)
-    work = add_work_options(command, 8, "pictures; changes no result")
+    work = add_work_options(command, 8, "pictures", "changes no result")
     work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
     work.add_argument(
         "--engine", default="auto", metavar="NAME", help="how the sum is carried out (default: auto)"
@@ -131,7 +131,7 @@ def _generate(args: argparse.Namespace) -> None:
     check_device(args.device)
     data = config.load()
     machine = config.build(data, args.engine, args.memory, args.device)
-    folder = args.out or default_folder(f"{data.name}-{config.machine}", config)
+    folder = output_folder(args, f"{data.name}-{config.machine}", config)
     run = Run(folder, config, data, machine)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {run.folder / 'grid.png'}")

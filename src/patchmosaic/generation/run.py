@@ -1,7 +1,6 @@
 """A recorded, resumable run: pictures from a machine, each beside its nearest training image."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,18 +14,19 @@ from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.records import RunFolder, read_tensors, versions, write_json, write_tensors
-from patchmosaic.sampling import SOLVERS, Step, check_seeds, draw_noise, generators, reverse_flow, time_grid
+from patchmosaic.sampling import (
+    SOLVERS,
+    Step,
+    check_seeds,
+    draw_noise,
+    generators,
+    in_turn,
+    reverse_flow,
+    time_grid,
+)
 from patchmosaic.schedule import SCHEDULES
 
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
-
-MACHINE_NAMES = {
-    "is": "Ideal score machine (IS)",
-    "es": "Equivariant score machine (ES)",
-    "ls": "Local score machine (LS)",
-    "els": "Equivariant local score machine (ELS)",
-    "bbels": "Boundary-broken equivariant local score machine (bbELS)",
-}
 
 
 @dataclass(frozen=True)
@@ -133,22 +133,13 @@ class Run:
             f"each pixel seeing from {windows[0]} x {windows[0]} (low noise) to {windows[-1]} x {windows[-1]}"
         )
 
-    def batches(self, size: int) -> Iterator[tuple[Path, slice]]:
-        """Where each batch of samples is kept, and which samples it holds."""
-        for start in range(0, len(self.config.seeds), size):
-            rows = slice(start, min(start + size, len(self.config.seeds)))
-            yield self.files.partial / f"{rows.start}-{rows.stop}.safetensors", rows
-
     def labels(self) -> Tensor | None:
         """One class per sample: the given ones in turn."""
-        given = self.config.labels
-        if given is None:
-            return None
-        return torch.tensor([given[i % len(given)] for i in range(len(self.config.seeds))])
+        return in_turn(self.config.labels, len(self.config.seeds))
 
     def finish(self, batch: int) -> None:
         """Join the batches, compare with the training images, draw, and clear up."""
-        parts = [read_tensors(path)[0] for path, _ in self.batches(batch)]
+        parts = [read_tensors(path)[0] for path, _ in self.files.batches(len(self.config.seeds), batch)]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         labels = self.labels()
         images = tensors["images"]
@@ -171,7 +162,8 @@ class Run:
         for i, seed in enumerate(self.config.seeds):
             name = "" if labels is None else f", {self.data.class_names[int(labels[i])]}"
             captions.append((f"seed {seed}{name}", f"no. {int(rows[i])}, rmse {float(rmse[i]):.2f}"))
-        title = f"{MACHINE_NAMES[self.config.machine]} on {self.data.name}"
+        name = self.config.machine
+        title = f"{presets.LONG_NAMES[name]} ({presets.short(name)}) on {self.data.name}"
         subtitle = "Left: drawn from noise by the closed-form machine. Right: the nearest training image."
         viz.save_png(viz.pairs(images, found, captions, title, subtitle), self.folder / "grid.png")
 
@@ -187,7 +179,7 @@ def generate(run: Run, batch: int) -> None:
 
     steps = len(time_grid(SCHEDULES[run.config.schedule](), run.config.steps, run.config.start))
     with tqdm(total=len(run.config.seeds) * steps, unit="step", desc="drawing", disable=None) as bar:
-        for path, rows in run.batches(batch):
+        for path, rows in run.files.batches(len(run.config.seeds), batch):
             if path.exists():
                 bar.update((rows.stop - rows.start) * steps)
             else:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchmosaic.data import DataSettings
+from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser, per_sample
 from patchmosaic.errors import InputError
 from patchmosaic.locality import LocalitySchedule
@@ -51,6 +51,11 @@ class Network(Denoiser):
         self._denoiser = FunctionDenoiser(self._call, predicts)
         config: Any = model.config
         size = config["sample_size"]
+        if size is None:
+            where = "its configuration" if folder is None else folder / "config.json"
+            raise InputError(
+                f"the network does not say how large its images are: set sample_size in {where} to their side in pixels"
+            )
         height, width = (size, size) if isinstance(size, int) else size
         self.shape: tuple[int, int, int] = (config["in_channels"], height, width)
         self.classes: int | None = config.get("num_class_embeds")
@@ -65,7 +70,7 @@ class Network(Denoiser):
         """
         return self._denoiser.denoise(x, alpha_bar, labels)
 
-    def differentiable_epsilon(
+    def output(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The network's own output with its graph, for derivatives with respect to ``x``."""
@@ -105,17 +110,28 @@ class Network(Denoiser):
         return digest.hexdigest()
 
     def recipe(self) -> dict[str, Any] | None:
-        """The ``run.json`` of its training, if it was trained by ``patchmosaic train``."""
+        """The ``run.json`` beside it: the record of its training, if it was trained by ``patchmosaic train``."""
         path = None if self.folder is None else self.folder / "run.json"
         return read_json(path) if path is not None and path.exists() else None
 
     def data(self) -> DataSettings | None:
-        """What it was trained on, if that is known."""
-        recipe = self.recipe()
-        if recipe is None:
+        """What it was trained on; None where no ``run.json``, or one that is not of ``patchmosaic train``, says so."""
+        found = self._recorded("config", "data")
+        try:
+            return DataSettings(**{**found, "classes": found["classes"] and tuple(found["classes"])})
+        except (KeyError, TypeError):
             return None
-        found = recipe["config"]["data"]
-        return DataSettings(**{**found, "classes": found["classes"] and tuple(found["classes"])})
+
+    def trained_on(self, data: Dataset) -> bool:
+        """Whether the record of its training names exactly these images."""
+        return self._recorded("data", "fingerprint") == data.fingerprint
+
+    def _recorded(self, section: str, name: str) -> Any:
+        """From :meth:`recipe`; None where it does not have that."""
+        try:
+            return (self.recipe() or {})[section][name]
+        except (InputError, KeyError, TypeError):
+            return None
 
     def scales(self, machine: str) -> LocalitySchedule | None:
         """The windows calibrated for a machine, if ``scales/MACHINE.json`` lies in its folder."""

@@ -89,7 +89,7 @@ class Budget:
     """How much of a row to do.
 
     Attributes:
-        time: about how long it takes, on what.
+        time: about how long it takes, on what; or that it was not timed.
         limit: training images; None for all.
         training: options of ``patchmosaic train`` beside those that the row decides.
         skip: whether networks of ours add their input to their output, which the paper's do not.
@@ -119,7 +119,7 @@ class Budget:
 
 BUDGETS: dict[str, Budget] = {
     "smoke": Budget(
-        "half an hour on two CPU cores",
+        "a quarter to half an hour on two CPU cores",
         1000,
         ("--steps", "2500", "--batch", "32", "--lr", "2e-3", "--decay", "0.9985", "--ema", "0.995"),
         True,
@@ -127,8 +127,8 @@ BUDGETS: dict[str, Budget] = {
         5,
         24,
     ),
-    "hour": Budget(
-        "about an hour on one GPU",
+    "short": Budget(
+        "30 epochs at full width, for one GPU; not timed",
         None,
         ("--epochs", "30", "--lr", "4e-4", "--decay", "0.9997", "--ema", "0.999", "--precision", "bf16"),
         False,
@@ -136,7 +136,5 @@ BUDGETS: dict[str, Budget] = {
         10,
         100,
     ),
-    "paper": Budget(
-        "as published: hours to days on one GPU", None, ("--epochs", "300"), False, None, 20, 100
-    ),
+    "paper": Budget("as published, for one GPU; not timed", None, ("--epochs", "300"), False, None, 20, 100),
 }

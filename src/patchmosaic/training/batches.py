@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.data import Dataset
+from patchmosaic.data.pixels import as_floats
 from patchmosaic.schedule import CosineSchedule
 from patchmosaic.training.settings import TrainSettings
 
@@ -32,7 +32,7 @@ class Batches:
             self._epoch, self._order = epoch, torch.randperm(count, generator=shuffle)
         rows = self._order[place * size : (place + 1) * size]
         rng = _generator(self.settings.seed, step, 0)
-        images = _values(self.data.pixels[rows])
+        images = as_floats(self.data.pixels[rows])
         noise = torch.randn(images.shape, generator=rng)
         # One time in each of as many equal parts of [0, 1]: uniform, and the loss of a batch varies less.
         times = (torch.arange(len(rows)) + torch.rand(len(rows), generator=rng)) / len(rows)
@@ -47,7 +47,3 @@ class Batches:
 def _generator(*numbers: int) -> torch.Generator:
     """One for each sequence of numbers; torch's own seeds keep 32 bits only."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-
-
-def _values(pixels: Tensor) -> Float[Tensor, "n c h w"]:
-    return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels

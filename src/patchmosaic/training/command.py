@@ -9,7 +9,7 @@ from patchmosaic.options import (
     add_device_option,
     add_output_options,
     check_device,
-    default_folder,
+    output_folder,
     settings,
 )
 
@@ -105,7 +105,7 @@ def _train(args: argparse.Namespace) -> None:
     config = TrainSettings(settings(DataSettings, args), **{name: getattr(args, name) for name in names})
     check_device(args.device)
     data = config.data.load()
-    folder = args.out or default_folder(f"{data.name}-{config.network}", config)
+    folder = output_folder(args, f"{data.name}-{config.network}", config)
     training = Training(folder, config, data, args.device)
     if args.pictures_every is not None and args.pictures_every < 1:
         raise InputError("--pictures-every must be at least 1")

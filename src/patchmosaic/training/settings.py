@@ -28,7 +28,8 @@ class TrainSettings:
         decay: factor on the learning rate at every step.
         ema: share of the averaged weights that stays at every step; 0 keeps the last weights instead.
         seed: decides initial weights, batches, times and noise.
-        precision: "no", "fp16" or "bf16", as accelerate's mixed precision.
+        precision: "no", "fp16" or "bf16", as accelerate's mixed precision. With fp16 the gradient scaler's state is not
+            kept: a resumed training begins with a fresh one, and need not end in the same bytes.
     """
 
     data: DataSettings = field(default_factory=DataSettings)

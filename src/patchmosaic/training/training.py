@@ -1,8 +1,11 @@
 """Training a network to predict the noise in pictures (Kamb & Ganguli 2025, appendix C.1)."""
 
 import csv
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import final
@@ -16,6 +19,7 @@ from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets import Network, save_network
 from patchmosaic.nets.build import build
+from patchmosaic.nets.network import TRAINING_STEPS
 from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, sample
 from patchmosaic.training.batches import Batches
@@ -54,7 +58,8 @@ class Training:
             "work": {"device": device, "threads": torch.get_num_threads()},
             "versions": versions(),
         }
-        self.files = RunFolder(folder, record, ("loss.png", "loss.csv", "metrics.json"))
+        results = ("samples", "network", "loss.png", "loss.csv", "metrics.json")
+        self.files = RunFolder(folder, record, results)
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -110,10 +115,10 @@ class Training:
         main = self.accelerator.is_main_process
         try:
             while self.step < self.total:
+                if main and self.step and self.step % grid_every == 0:
+                    self._draw()
                 self._take(batches)
                 say(self.losses[-1])
-                if main and self.step % grid_every == 0 and self.step < self.total:
-                    self._draw()
                 if main and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                     self._save()
                     saved = time.monotonic()
@@ -133,15 +138,16 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.settings.decay**self.step
         with self.accelerator.autocast():
-            predicted = self.model(noisy, times * 1000 - 1, labels).sample
+            predicted = self.model(noisy, times * TRAINING_STEPS - 1, labels).sample
         loss = (predicted.float() - noise).square().mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
-        self.losses.append(float(self.accelerator.reduce(loss.detach(), "mean")))
-        self._check_loss()
+        with _uninterrupted():  # weights, average and losses are of the same step
+            self.optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+            self.losses.append(float(self.accelerator.reduce(loss.detach(), "mean")))
+            self._check_loss()
 
     def _share(self, part: Tensor) -> Tensor:
         """This process's rows, on its device."""
@@ -197,13 +203,12 @@ class Training:
     def _draw(self) -> None:
         """Pictures from always the same noise."""
         network = Network(self.network())
-        count = min(_GRID, 8 * (network.classes or 2))
-        labels = None if network.classes is None else torch.arange(count) % network.classes
-        noise = draw_noise(generators(range(count)), network.shape).to(self.accelerator.device)
+        labels = None if network.classes is None else torch.arange(_GRID) % network.classes
+        noise = draw_noise(generators(range(_GRID)), network.shape).to(self.accelerator.device)
         images = sample(network, noise, 20, labels=labels).images
         self.model.train()
         title = f"{self.settings.network} trained on {self.data.name}, step {self.step:,} of {self.total:,}"
-        subtitle = f"Drawn from noise, seeds 0 to {count - 1}, 20 steps."
+        subtitle = f"Drawn from noise, seeds 0 to {_GRID - 1}, 20 steps."
         page = viz.grid(images, title, subtitle)
         viz.save_png(page, self.files.path / "samples" / f"{self.step:07d}.png")
 
@@ -219,6 +224,22 @@ class Training:
         metrics = {"steps": self.step, "loss": self.recent_loss, "parameters": self.parameters}
         write_json(self.files.path / "metrics.json", metrics)
         self.files.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block is done; it reaches the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
