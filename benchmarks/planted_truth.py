@@ -73,6 +73,7 @@ class Windows:
 
 
 def main():
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -60,6 +60,7 @@ def add_explain(commands: Any) -> None:
 
 def _explain(args: argparse.Namespace) -> None:
     from patchmosaic.explanation import Run, load_subject
+    from patchmosaic.presets import short
 
     check_device(args.device)
     subject = load_subject(args.of, args.sample, args.machine, args.memory, args.device)
@@ -72,8 +73,8 @@ def _explain(args: argparse.Namespace) -> None:
     run.finish(explanation)
     for name, found in run.summary(explanation).items():
         print(
-            f"{name}: {found['fragments']} fragments from {found['sources']} training images, "
-            f"{100 * found['ambiguous_share']:.0f} % of pixels with no clear source, "
+            f"{short(name)}: {found['fragments']} fragments from {found['sources']} training images, "
+            f"{100 * found['ambiguous_share']:.0f} % of pixels fit several patches, "
             f"{100 * found['locally_consistent_share']:.0f} % locally consistent"
         )
     print(folder / "explain.html")

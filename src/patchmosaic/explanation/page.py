@@ -5,6 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from patchmosaic.comparison.html import row
+from patchmosaic.presets import short
 
 if TYPE_CHECKING:
     from patchmosaic.explanation.run import Explanation, Run
@@ -46,7 +47,9 @@ def page(run: "Run", explanation: "Explanation", summary: dict[str, Any]) -> str
 
 
 _MOSAIC = (
-    "Neighbouring pixels whose best source lies in the same training image at the same offset form a fragment. Left, "
+    "Each pixel is given to the training patch nearest to the window around it. Neighbouring pixels from the same "
+    "training image at the same offset form a fragment; where several patches are equally near, as in flat areas, "
+    "nobody can tell. Left, "
     "the picture with the borders of its fragments; in the middle, each pixel in the colour of its training image; "
     "right, the images that most pixels come from, pale but for the parts used."
 )
@@ -69,9 +72,9 @@ def _headline(run: "Run", summary: dict[str, Any]) -> str:
         largest = found["largest_source"]
         source = f", {largest[0]['pixels']} of them from no. {largest[0]['image']:,}" if largest else ""
         lines.append(
-            f"<p><strong>{escape(name)}</strong>: {found['pixels']} pixels in {found['fragments']} fragments from "
+            f"<p><strong>{escape(short(name))}</strong>: {found['pixels']} pixels in {found['fragments']} fragments from "
             f"{found['sources']} training images of {escape(run.subject.data.name)}{source}; "
-            f"{100 * found['ambiguous_share']:.0f}&nbsp;% have no clear source.</p>\n"
+            f"{100 * found['ambiguous_share']:.0f}&nbsp;% could be from several.</p>\n"
         )
     return "".join(lines)
 
@@ -102,7 +105,7 @@ def _fragments(run: "Run", explanation: "Explanation") -> str:
         )
         rest = f'<p class="faint">and {more} smaller ones: fragments.csv</p>\n' if more > 0 else ""
         parts.append(
-            f"<h2>Largest fragments of {escape(name)}</h2>\n"
+            f"<h2>Largest fragments of {escape(short(name))}</h2>\n"
             f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>\n{rest}'
         )
     return "".join(parts)

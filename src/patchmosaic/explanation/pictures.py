@@ -13,7 +13,7 @@ from patchmosaic.explain import Mosaic
 from patchmosaic.explain.consistency import ONE_LEVEL
 from patchmosaic.explanation.run import Explanation, TracedStep
 from patchmosaic.explanation.subject import Subject
-from patchmosaic.presets import MACHINE_NAMES
+from patchmosaic.presets import short
 from patchmosaic.symmetry import transform
 
 NAMED = 8  # sources with a colour of their own
@@ -26,22 +26,27 @@ _SHOWN = 8  # steps
 def mosaics(subject: Subject, explanation: Explanation) -> Any:
     """For each picture: its fragments, where they come from, and the sources with the used parts lit."""
     lines = len(explanation.images)
-    page = plots.empty_page(13.5, 4.6 * lines + 0.5)
+    page = plots.empty_page(15, 4.7 * lines + 0.5)
     parts = np.atleast_1d(page.subfigures(lines, 1))
     for part, (name, found) in zip(parts, explanation.mosaics.items(), strict=True):
         _mosaic(part, subject, name, explanation.images[name][0], found)
     page.suptitle(
-        f"Where each pixel comes from: {subject.caption}, {subject.data.name}", fontsize=15, color=plots.INK
+        f"Where each pixel comes from: its nearest training patch, {_window(explanation.steps[-1])}, "
+        f"in {subject.data.name} ({subject.caption})",
+        fontsize=15,
+        color=plots.INK,
     )
     return page
 
 
 def _mosaic(part: Any, subject: Subject, name: str, image: Float[Tensor, "c h w"], found: Mosaic) -> None:
-    left, middle, right = part.subfigures(1, 3, width_ratios=(1, 1, 1.5))
+    left, middle, right = part.subfigures(1, 3, width_ratios=(1, 1, 1.75))
     panel = left.subplots()
     _show(panel, image)
     _draw_borders(panel, found.number)
-    panel.set_title(f"{_who(name)}: {_count(len(found.fragments), 'fragment')}", fontsize=12, color=plots.INK)
+    panel.set_title(
+        f"{short(name)}: {_count(len(found.fragments), 'fragment')}", fontsize=12, color=plots.INK
+    )
     panel.set_xlabel("lines: borders between fragments", fontsize=10, color=plots.FAINT)
     panel = middle.subplots()
     panel.imshow(source_map(found, found))
@@ -49,7 +54,7 @@ def _mosaic(part: Any, subject: Subject, name: str, image: Float[Tensor, "c h w"
     panel.set_title(f"from {_count(len(found.sources()), 'training image')}", fontsize=12, color=plots.INK)
     unclear = int((found.number < 0).sum())
     remarks = [f"grey: {len(found.sources()) - NAMED} other images"] if len(found.sources()) > NAMED else []
-    remarks += [f"white: {unclear} pixels with no clear source"] if unclear else []
+    remarks += [f"white: {unclear} pixels that several patches fit"] if unclear else []
     panel.set_xlabel("\n".join(remarks), fontsize=10, color=plots.FAINT)
     _draw_sources(right, subject, found)
 
@@ -127,7 +132,7 @@ def steps(subject: Subject, explanation: Explanation) -> Any:
         labelsize=9
     )
     page.suptitle(
-        f"From noise to picture: {_who(subject.name)}, {subject.caption}", fontsize=14, color=plots.INK
+        f"From noise to picture: {short(subject.name)}, {subject.caption}", fontsize=14, color=plots.INK
     )
     return page
 
@@ -138,13 +143,8 @@ def belief(subject: Subject, explanation: Explanation) -> Any:
     panel, times = panels[0, 0], [step.time for step in explanation.steps]
     effective = torch.stack([step.found.effective.flatten() for step in explanation.steps])
     low, middle, high = (effective.quantile(q, 1) for q in (0.25, 0.5, 0.75))
-    panel.plot(
-        times,
-        [step.patches for step in explanation.steps],
-        "--",
-        color=plots.FAINT,
-        label="all that may stand in",
-    )
+    patches = [step.patches for step in explanation.steps]
+    panel.plot(times, patches, "--", color=plots.FAINT, label="all that may stand in")
     panel.fill_between(
         times, low, high, color=plots.COLOURS[0], alpha=0.18, linewidth=0, label="half of the pixels"
     )
@@ -159,11 +159,8 @@ def belief(subject: Subject, explanation: Explanation) -> Any:
     panel.legend(frameon=False, fontsize=10, loc="lower left")
     panel.grid(axis="y", color="#e4e4e8", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.set_title(
-        f"How many patches a pixel believes in: {_who(subject.name)}, {subject.caption}",
-        loc="left",
-        fontsize=12,
-    )
+    title = f"How many patches a pixel believes in: {short(subject.name)}, {subject.caption}"
+    panel.set_title(title, loc="left", fontsize=12, color=plots.INK)
     return page
 
 
@@ -175,7 +172,7 @@ def consistency(subject: Subject, explanation: Explanation) -> Any:
         _show(panel, image[0])
         _outline(panel, ~found.consistent[0], _WRONG)
         panel.set_title(
-            f"{_who(name)}: {100 * float(found.share[0]):.1f} % consistent", fontsize=12, color=plots.INK
+            f"{short(name)}: {100 * float(found.share[0]):.1f} % consistent", fontsize=12, color=plots.INK
         )
     step = explanation.steps[-1]
     page.suptitle(
@@ -241,7 +238,3 @@ def _class(name: str) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
-
-
-def _who(name: str) -> str:
-    return MACHINE_NAMES[name].split("(")[-1].rstrip(")") if name in MACHINE_NAMES else name

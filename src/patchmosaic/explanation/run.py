@@ -54,7 +54,7 @@ class Explanation:
 
     Attributes:
         steps: most noise first; the last prediction is the picture.
-        mosaics: of the picture at its last step, and of others in the limit of zero noise; by name.
+        mosaics: of the picture, and of others from the same noise, in the limit of zero noise; by name.
         consistency: of each of them.
         images: the pictures themselves.
     """
@@ -112,13 +112,13 @@ class Run:
                 TracedStep(step.time, step.alpha_bar, window, patches, step.state, step.prediction, found)
             )
         images = {subject.name: steps[-1].prediction, **subject.others}
-        found = {subject.name: steps[-1].found} | {
-            name: self._provenance(f"other-{i}", image, 1.0, labels)
-            for i, (name, image) in enumerate(subject.others.items())
+        mosaics = {
+            name: mosaic(self._provenance(f"picture-{i}", image, 1.0, labels))
+            for i, (name, image) in enumerate(images.items())
         }
         return Explanation(
             tuple(steps),
-            {name: mosaic(part) for name, part in found.items()},
+            mosaics,
             {name: local_consistency(subject.machine, image, labels) for name, image in images.items()},
             images,
         )
@@ -128,7 +128,7 @@ class Run:
         if not path.exists():
             found = provenance(self.subject.machine, x, alpha_bar, self.k, labels)
             write_tensors(path, _tensors(found))
-        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.wraps)  # type: ignore[arg-type]
+        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.wraps)
 
     def finish(self, explanation: Explanation) -> None:
         """Write the results."""
@@ -187,8 +187,20 @@ class Run:
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(
-                ["picture", "fragment", "pixels", "training_image", "class", "down", "right", "element"]
-                + ["top", "bottom", "left", "right_edge"]
+                [
+                    "picture",
+                    "fragment",
+                    "pixels",
+                    "training_image",
+                    "class",
+                    "down",
+                    "right",
+                    "element",
+                    "top",
+                    "bottom",
+                    "left",
+                    "right_edge",
+                ]
             )
             for name, found in explanation.mosaics.items():
                 for n, part in enumerate(found.fragments):

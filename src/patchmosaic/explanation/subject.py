@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmosaic import presets
 from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.errors import InputError
 from patchmosaic.generation.run import Config
-from patchmosaic.locality import LocalitySchedule
+from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
+from patchmosaic.nets.matching import build_machine
 from patchmosaic.records import read_json, read_tensors
 from patchmosaic.sampling import time_grid
 from patchmosaic.schedule import SCHEDULES, CosineSchedule, Schedule
@@ -126,19 +126,15 @@ def _of_comparison(
     memory_budget: int,
     device: str,
 ) -> Subject:
-    config, circular = record["config"], record["network"].get("circular", False)
+    config = record["config"]
     name = name or config["machines"][-1]
     if name not in config["machines"]:
         raise InputError(f"--machine must be one of {', '.join(config['machines'])}, not {name!r}")
-    locality = record["locality"][name]
-    options: dict[str, Any] = {}
-    if locality["alpha_bars"] is not None:
-        options["locality"] = LocalitySchedule(locality["alpha_bars"], locality["windows"])
-    elif locality["windows"] is not None:
-        options["locality"] = locality["windows"]
-    if name == "ls":
-        options["padding"] = "circular" if circular else "zeros"
-    machine = presets.MACHINES[name](data.pixels, labels=data.labels, memory_budget=memory_budget, **options)
+    described = record["locality"][name]
+    locality: Locality = described["windows"]
+    if described["alpha_bars"] is not None:
+        locality = LocalitySchedule(described["alpha_bars"], described["windows"])
+    machine = build_machine(name, locality, data, record["network"]["circular"], memory_budget)
     main = config["network_steps"][0]
     drawn = read_tensors(folder / "samples.safetensors")[0]
     schedule = CosineSchedule()
