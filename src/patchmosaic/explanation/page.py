@@ -72,7 +72,7 @@ def _headline(run: "Run", summary: dict[str, Any]) -> str:
         largest = found["largest_source"]
         source = f", {largest[0]['pixels']} of them from no. {largest[0]['image']:,}" if largest else ""
         lines.append(
-            f"<p><strong>{escape(short(name))}</strong>: {found['pixels']} pixels in {found['fragments']} fragments from "
+            f"<p><strong>{escape(short(name))}</strong>: {found['pixels']} pixels, {found['fragments']} fragments from "
             f"{found['sources']} training images of {escape(run.subject.data.name)}{source}; "
             f"{100 * found['ambiguous_share']:.0f}&nbsp;% could be from several.</p>\n"
         )

@@ -33,6 +33,10 @@ RESULTS = (
     "explain.html",
     "summary.json",
 )
+COLUMNS = (
+    *("picture", "fragment", "pixels", "training_image", "class", "down", "right", "element"),
+    *("top", "bottom", "left", "right_edge"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,22 +190,7 @@ class Run:
         data = self.subject.data
         with path.open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(
-                [
-                    "picture",
-                    "fragment",
-                    "pixels",
-                    "training_image",
-                    "class",
-                    "down",
-                    "right",
-                    "element",
-                    "top",
-                    "bottom",
-                    "left",
-                    "right_edge",
-                ]
-            )
+            rows.writerow(COLUMNS)
             for name, found in explanation.mosaics.items():
                 for n, part in enumerate(found.fragments):
                     kind = "" if data.labels is None else data.class_names[int(data.labels[part.image])]

@@ -100,8 +100,10 @@ def _load_data(folder: Path, record: dict[str, Any]) -> Dataset:
 def _of_generation(
     config: dict[str, Any], data: Dataset, sample: int, memory_budget: int, device: str
 ) -> Subject:
-    tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    settings = Config(**tuples)
+    settled: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+    }
+    settings = Config(**settled)
     schedule = SCHEDULES[settings.schedule]()
     return Subject(
         settings.machine,
