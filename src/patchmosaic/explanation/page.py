@@ -19,11 +19,12 @@ p { margin: .4em 0; max-width: 46em; } .faint, th { color: #62626a; }
 img.narrow { max-width: 760px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: .6em 0; }
 th, td { text-align: right; padding: .3em .7em; border-bottom: 1px solid #e4e4e8; white-space: nowrap; }
+.side { display: flex; flex-wrap: wrap; gap: 8px 48px; } caption { text-align: left; font-weight: 600; }
 th { font-weight: 400; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
 dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
 """
-_ROWS = 20  # fragments listed
+_ROWS = 8  # fragments listed
 
 
 def page(run: "Run", explanation: "Explanation", summary: dict[str, Any]) -> str:
@@ -103,12 +104,12 @@ def _fragments(run: "Run", explanation: "Explanation") -> str:
         head = row(
             "training image", "class", "pixels", "offset (rows, columns)", "rows", "columns", cell="th"
         )
-        rest = f'<p class="faint">and {more} smaller ones: fragments.csv</p>\n' if more > 0 else ""
+        rest = f'<p class="faint">and {more} more in fragments.csv</p>' if more > 0 else ""
         parts.append(
-            f"<h2>Largest fragments of {escape(short(name))}</h2>\n"
-            f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>\n{rest}'
+            f'<div class="wide"><table><caption>{escape(short(name))}</caption><thead>{head}</thead>'
+            f"<tbody>{''.join(lines)}</tbody></table>{rest}</div>\n"
         )
-    return "".join(parts)
+    return f'<h2>Largest fragments</h2>\n<div class="side">{"".join(parts)}</div>\n'
 
 
 def _settings(run: "Run") -> str:

@@ -117,7 +117,7 @@ def steps(subject: Subject, explanation: Explanation) -> Any:
         _show(column[1], step.prediction[0])
         column[2].imshow(source_map(mosaic(step.found), named))
         _frame(column[2])
-        shades = column[3].imshow(step.found.effective[0], cmap="viridis_r", norm=LogNorm(1, most))
+        shades = column[3].imshow(step.found.effective[0].numpy(), cmap="viridis_r", norm=LogNorm(1, most))
         _frame(column[3])
         column[0].set_title(f"t = {step.time:.2f}\n{_window(step)}", fontsize=10, color=plots.INK)
     rows = (

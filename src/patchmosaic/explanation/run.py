@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmosaic.errors import InputError
 from patchmosaic.explain import (
     Consistency,
     Mosaic,
@@ -84,6 +85,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, of: Path, sample: int, subject: Subject, k: int):
+        if k < 1:
+            raise InputError(f"--sources must be at least 1, not {k}")
         self.subject, self.k = subject, k
         record = {
             "config": {"run": str(of), "sample": sample, "machine": subject.name, "k": k},

@@ -1,0 +1,168 @@
+"""The command that explains a picture of a run."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import patchmosaic as pm
+from patchmosaic.cli import main
+from patchmosaic.explanation.pictures import source_map, used
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A drawn run, and a comparison with the bundled network."""
+    folder = tmp_path_factory.mktemp("runs")
+    drawn = [
+        "generate",
+        "--limit",
+        "80",
+        "--count",
+        "2",
+        "--steps",
+        "4",
+        "--labels",
+        "3,5",
+        "--out",
+        str(folder / "drawn"),
+    ]
+    assert main(drawn) == 0
+    compared = ["compare", "--limit", "60", "--count", "2", "--network-steps", "2", "--steps", "3"]
+    assert main([*compared, "--machines", "is,ls,bbels", "--out", str(folder / "compared")]) == 0
+    return folder
+
+
+def test_a_drawn_picture_is_explained(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["explain", str(runs / "drawn"), "--sample", "1", "--out", str(out), "--sources", "3"]) == 0
+    assert "fragments from" in capsys.readouterr().out
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        *("mosaic.png", "steps.png", "belief.png", "consistency.png", "fragments.csv", "explain.html"),
+        *("provenance.safetensors", "summary.json", "run.json"),
+    }
+    tensors = load_file(out / "provenance.safetensors")
+    assert tensors["weight"].shape == (4, 3, 8, 8)
+    assert ((tensors["weight"].sum(1) <= 1 + 1e-6) & (tensors["weight"].sum(1) > 0)).all()
+    data = pm.load_dataset("digits", limit=80)
+    named = tensors["image"][tensors["image"] >= 0]
+    assert set(named.tolist()) <= set(data.indices[data.labels == 5].tolist())
+    assert float(tensors["by_image"].sum()) == pytest.approx(64, rel=1e-6)
+    summary = json.loads((out / "summary.json").read_text())["bbels"]
+    with (out / "fragments.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["fragments"]
+    sizes = [int(row["pixels"]) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == round(64 * (1 - summary["ambiguous_share"]))
+    assert {row["class"] for row in rows} == {"5"}
+    page = (out / "explain.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_explained_flow_is_the_drawn_one(runs, monkeypatch, tmp_path):
+    """The last prediction is the picture of the run, to the bit."""
+    from patchmosaic.explanation import Run, load_subject
+
+    subject = load_subject(runs / "drawn", 1, None, 1 << 29, "cpu")
+    run = Run(tmp_path / "out", runs / "drawn", 1, subject, 1)
+    explanation = run.trace()
+    images = load_file(runs / "drawn" / "samples.safetensors")["images"]
+    assert torch.equal(explanation.images["bbels"], images[1:])
+    assert [step.time for step in explanation.steps] == [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("machine", ["is", "ls", None])
+def test_a_comparison_explains_the_network_too(runs, tmp_path, machine):
+    out = tmp_path / "out"
+    chosen = ["--machine", machine] if machine else []
+    assert main(["explain", str(runs / "compared"), "--out", str(out), *chosen]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary) == sorted(["Network, 2 steps", machine or "bbels"])
+    if machine == "is":
+        assert summary["is"]["sources"] == summary["is"]["fragments"] == 1
+        assert summary["is"]["largest_fragment"] == 64
+
+
+def test_an_interrupted_explanation_ends_in_the_same_bytes(runs, tmp_path, monkeypatch):
+    from patchmosaic.explanation import run
+
+    def files(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    assert main(["explain", str(runs / "drawn"), "--out", str(tmp_path / "whole")]) == 0
+    traced = run.provenance
+    calls = []
+
+    def stopped(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return traced(*args)
+
+    monkeypatch.setattr(run, "provenance", stopped)
+    again = ["explain", str(runs / "drawn"), "--out", str(tmp_path / "cut")]
+    assert main(again) == 130
+    assert main(again) == 1
+    assert main([*again, "--resume"]) == 0
+    assert len(calls) == 3 + 3
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "holds no run"),
+        (["drawn", "--sample", "2"], "samples 0 to 1"),
+        (["drawn", "--machine", "ls"], "--machine is for runs of patchmosaic compare"),
+        (["compared", "--machine", "es"], "--machine must be one of is, ls, bbels"),
+        (["drawn", "--sources", "0"], "--sources must be at least 1"),
+    ],
+)
+def test_mistakes_take_one_line(runs, tmp_path, capsys, arguments, told):
+    out = tmp_path / "out"
+    assert main(["explain", str(runs / arguments[0]), *arguments[1:], "--out", str(out)]) == 1
+    assert not out.exists()
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("patchmosaic: ")
+    assert told in message
+
+
+def test_other_training_images_are_refused(tmp_path, capsys):
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    np.save(tmp_path / "data.npy", pixels)
+    command = [
+        "--data",
+        str(tmp_path / "data.npy"),
+        "--count",
+        "1",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(["generate", *command]) == 0
+    pixels[0, 0, 0] ^= 1
+    np.save(tmp_path / "data.npy", pixels)
+    assert main(["explain", str(tmp_path / "run")]) == 1
+    assert "no longer holds the images" in capsys.readouterr().err
+
+
+def test_what_was_used_is_lit():
+    images = torch.randperm(3 * 36, generator=torch.Generator().manual_seed(0)).view(3, 1, 6, 6) / 54 - 1
+    picture = images[2:].clone()
+    picture[..., :2, :3] = images[1, :, 4:, 1:4]
+    found = pm.mosaic(pm.provenance(pm.presets.boundary_broken(images, 1), picture, 1.0))
+    lit = used(found, 1, 0)
+    assert lit.sum() == 6
+    assert lit[4:, 1:4].all()
+    assert used(found, 2, 0).sum() == 30
+    colours = source_map(found, found)
+    assert len({tuple(colour) for colour in colours.reshape(-1, 3).tolist()}) == 2
+    assert (colours[:2, :3] == colours[0, 0]).all()
