@@ -16,14 +16,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from inconsistency_counts import results, table
 from inconsistency_pictures import curves, mended, worst
-from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
 
 import patchmosaic as pm
-from patchmosaic.explain import Norm, agreement, wilson
-from patchmosaic.metrics import measure
+from patchmosaic.explain import Norm
+from patchmosaic.explain.structures import THRESHOLD
 from patchmosaic.nets import load_network
 from patchmosaic.records import differences, read_json, read_tensors, versions, write_json, write_tensors
 
@@ -46,12 +46,9 @@ def draw(
     for least in leasts:
         machine.locality = clamped(scales, least)
         same = next((i for i, step in enumerate(taken) if scales(step.alpha_bar) < least), STEPS)
-        flow = (
-            pm.reverse_flow(machine, taken[same].state, times[same:], SCHEDULE, labels)
-            if same < STEPS
-            else taken
-        )
-        *_, last = flow
+        last = taken[-1]
+        if same < STEPS:
+            *_, last = pm.reverse_flow(machine, taken[same].state, times[same:], SCHEDULE, labels)
         images[str(least)] = last.next_state
     return images
 
@@ -82,30 +79,6 @@ def draw_all(args: argparse.Namespace, data: pm.Dataset) -> dict[int, dict[str, 
     }
 
 
-def results(norm: Norm, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict:
-    """Rates of one class, how each window changes the seeds, and the network beside theory."""
-    wrong, rates = {}, {}
-    for name, images in (real | drawn).items():
-        flags = norm.flags(images)
-        wrong[name] = flags["any"] = torch.stack(list(flags.values())).any(0)
-        rates[name] = {kind: wilson(flagged)._asdict() for kind, flagged in flags.items()}
-    published, *larger = (name for name in drawn if name != "network")
-    changes = {}
-    for name in larger:
-        better, worse = (int((wrong[a] & ~wrong[b]).sum()) for a, b in ((published, name), (name, published)))
-        p = binomtest(better, better + worse).pvalue if better + worse else 1.0
-        changes[name] = {"mended": better, "spoiled": worse, "sign_test_p": float(p)}
-    profiles = sorted("-".join(map(str, profile)) for profile in norm.profiles)
-    normal = {"parts": sorted(norm.parts), "holes": sorted(norm.holes), "runs": profiles}
-    record = {"normal": normal, "rates": rates, "changes": changes}
-    if "network" in drawn:
-        record["network"] = {
-            "agreement": agreement(wrong["network"], wrong[published])._asdict(),
-            "median_r": float(measure(drawn["network"], drawn[published])["r"].median()),
-        }
-    return record
-
-
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
@@ -121,6 +94,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=64, help="seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="seeds drawn, and kept, together")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help="foreground is brighter, in [-1, 1]"
+    )
     parser.add_argument("--network", help="folder of a class-conditional network of the same training images")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -134,9 +110,7 @@ def main() -> None:
     """Draw, count, write."""
     args = arguments()
     data = pm.load_dataset(args.data, size=SIZE, channels=1, classes=args.classes, limit=args.limit)
-    settings = {name: getattr(args, name) for name in ("classes", "scales", "least")} | {
-        "data": data.fingerprint
-    }
+    settings = {"classes": args.classes, "scales": args.scales, "least": args.least, "data": data.fingerprint}
     if (args.out / "run.json").exists():
         different = differences(read_json(args.out / "run.json"), {"settings": settings})
         if different:
@@ -151,8 +125,9 @@ def main() -> None:
         everything = pm.load_dataset(args.data, size=SIZE, channels=1, classes=label)
         held_out = ~torch.isin(everything.indices, data.indices)
         real = {"training": data.images[training], "held out": everything.images[held_out]}
-        norm = Norm.of(real["training"])
+        norm = Norm.of(real["training"], threshold=args.threshold)
         record[name] = results(norm, real, drawn[label])
+        print(table(name, record[name]), record[name].get("network", ""), sep="\n")
         worst(drawn[label], norm, name, args.first_seed, args.out / f"worst-{label}.png")
         mended(drawn[label], norm, name, args.first_seed, args.out / f"mended-{label}.png")
     write_json(args.out / "inconsistencies.json", record)

@@ -1,4 +1,4 @@
-"""Pictures for inconsistencies.py: rates over windows, and samples with what is wrong in them marked."""
+"""Pictures of inconsistencies.py: rates over windows, and samples with what is wrong in them marked."""
 
 from pathlib import Path
 
@@ -42,23 +42,26 @@ def _captions(images: Tensor, norm: Norm, chosen: list[int], first_seed: int) ->
     return [
         [
             f"seed {first_seed + i}: runs " + "-".join(map(str, found.profiles[i])),
-            f"{found.parts[i]} parts, {found.holes[i]} holes",
+            f"parts {found.parts[i]}, holes {found.holes[i]}",
         ]
         for i in chosen
     ]
 
 
-def _worst_first(images: Tensor, norm: Norm) -> list[int]:
-    """Wrong in most counts first; among equals the longest sequence of runs."""
-    flags = torch.stack(list(norm.flags(images).values())).sum(0).tolist()
+def _worst(images: Tensor, norm: Norm) -> list[int]:
+    """Wrong samples, in most counts first; among equals the longest sequence of runs."""
+    wrong = torch.stack(list(norm.flags(images).values())).sum(0).tolist()
     profiles = count_structures(images, norm.threshold, norm.speck).profiles
-    return sorted(range(len(images)), key=lambda i: (-flags[i], -len(profiles[i]), i))[:COUNT]
+    order = sorted(range(len(images)), key=lambda i: (-wrong[i], -len(profiles[i]), i))
+    return [i for i in order if wrong[i]][:COUNT]
 
 
 def worst(drawn: dict[str, Tensor], norm: Norm, name: str, first_seed: int, path: Path) -> None:
     """The worst samples at the published windows beside their silhouettes."""
     images = next(iter(drawn.values()))
-    chosen = _worst_first(images, norm)
+    chosen = _worst(images, norm)
+    if not chosen:
+        return
     title = f"{name}: the {len(chosen)} worst of {len(images)} samples at the published windows"
     captions = _captions(images, norm, chosen, first_seed)
     viz.save_png(viz.pairs(images[chosen], marked(images[chosen], norm), captions, title, LEGEND), path)
@@ -68,7 +71,9 @@ def mended(drawn: dict[str, Tensor], norm: Norm, name: str, first_seed: int, pat
     """The same seeds at the published and at the largest windows, told by the counts at the largest."""
     windows = [window for window in drawn if window != "network"]
     before, after = drawn[windows[0]], drawn[windows[-1]]
-    chosen = _worst_first(before, norm)
+    chosen = _worst(before, norm)
+    if not chosen:
+        return
     title = f"{name}: the same seeds at the published windows, and at none smaller than {windows[-1]}"
     captions = _captions(after, norm, chosen, first_seed)
     viz.save_png(
@@ -82,33 +87,28 @@ def curves(record: dict, path: Path) -> None:
     page, panels = plots.figure(1, len(record), 4.6 * len(record), 4.0, sharey=True)
     for panel, (name, found) in zip(panels[0], record.items(), strict=True):
         windows = sorted((name for name in found["rates"] if name.isdigit()), key=int)
+        places = [int(window) for window in windows]
         for k, kind in enumerate(("any", "runs", "parts", "holes")):
             rates = [found["rates"][window][kind] for window in windows]
-            places = [int(window) + 0.12 * (k - 1.5) for window in windows]
-            spread = [[rate["rate"] - rate["low"], rate["high"] - rate["rate"]] for rate in rates]
             values = [rate["rate"] for rate in rates]
-            panel.errorbar(
-                places,
-                values,
-                list(zip(*spread, strict=True)),
-                marker="o",
-                capsize=2,
-                color=plots.COLOURS[k],
-                label=kind,
-            )
-        held_out = found["rates"]["held out"]["any"]
+            style = {"color": plots.COLOURS[k], "label": kind, "marker": "o", "zorder": 9 - k}
+            if k:
+                panel.plot(places, values, linewidth=1, markersize=3, **style)
+            else:
+                bars = [[rate["rate"] - rate["low"], rate["high"] - rate["rate"]] for rate in rates]
+                panel.errorbar(places, values, list(zip(*bars, strict=True)), capsize=3, **style)
         panel.axhline(
-            held_out["rate"],
+            found["rates"]["held out"]["any"]["rate"],
             color=plots.FAINT,
             linestyle=":",
-            label=f"any, {held_out['total']:,} held-out images",
+            label="any, held-out images",
         )
         panel.set_title(f"{name}, {rates[0]['total']} seeds", loc="left", color=plots.INK)
         panel.set_xlabel("least window m, P = max(published, m)")
-        panel.set_xticks([int(window) for window in windows])
+        panel.set_xticks(places)
         panel.set_ylim(0, 1)
         panel.grid(axis="y", color="#e4e4e8", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("share of samples with a wrong count")
-    panels[0, -1].legend(frameon=False, fontsize=9)
+    page.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     plots.save(page, path)
