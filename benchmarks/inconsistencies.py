@@ -8,11 +8,13 @@ The steps on which two schedules agree are taken once.
     python benchmarks/inconsistencies.py --data fashion_mnist-train.parquet --out runs/inconsistencies
     python benchmarks/inconsistencies.py ... --network runs/net     # and whether a network errs on the same seeds
 
-The same command goes on with an interrupted run; a larger --count adds seeds. Writes ``inconsistencies.json``,
-``inconsistencies.png``, and for each class pictures of the worst samples, and of what became of them.
+The same command goes on with an interrupted run; a larger --count adds seeds, a longer --least windows. Writes
+``inconsistencies.json``, ``inconsistencies.png``, and for each class pictures of the worst samples and of what larger
+windows make of them.
 """
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -40,16 +42,17 @@ def draw(
 ) -> dict[str, Tensor]:
     """Samples (B, C, H, W) for each least window; each flow leaves the first one where its windows begin to differ."""
     times = SCHEDULE.times(STEPS)
+    levels = [SCHEDULE.alpha_bar(time) for time in times]
+    same = {least: next((i for i in range(STEPS) if scales(levels[i]) < least), STEPS) for least in leasts}
     machine.locality = scales
-    taken = list(pm.reverse_flow(machine, noise, times, SCHEDULE, labels))
+    flow = pm.reverse_flow(machine, noise, times, SCHEDULE, labels)
+    states = [noise, *(step.next_state for step in islice(flow, max(same.values())))]
     images = {}
-    for least in leasts:
+    for least, first in same.items():
         machine.locality = clamped(scales, least)
-        same = next((i for i, step in enumerate(taken) if scales(step.alpha_bar) < least), STEPS)
-        last = taken[-1]
-        if same < STEPS:
-            *_, last = pm.reverse_flow(machine, taken[same].state, times[same:], SCHEDULE, labels)
-        images[str(least)] = last.next_state
+        images[str(least)] = states[first]
+        for step in pm.reverse_flow(machine, states[first], times[first:], SCHEDULE, labels):
+            images[str(least)] = step.next_state
     return images
 
 
@@ -66,9 +69,11 @@ def draw_all(args: argparse.Namespace, data: pm.Dataset) -> dict[int, dict[str, 
         for label in args.classes:
             labels = torch.full((len(seeds),), label)
             path = args.out / "samples" / f"{label}-{seeds[0]:04d}-{seeds[-1]:04d}.safetensors"
-            if not path.exists():
-                write_tensors(path, draw(machine, scales, args.least, noise, labels))
-            images = read_tensors(path)[0]
+            images = read_tensors(path)[0] if path.exists() else {}
+            missing = [least for least in args.least if str(least) not in images]
+            if missing:
+                images |= draw(machine, scales, missing, noise, labels)
+                write_tensors(path, images)
             if network is not None:
                 images["network"] = pm.sample(network, noise, NETWORK_STEPS, network.schedule, labels).images
             found[label].append(images)
@@ -90,7 +95,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, default=1000, help="training images, of these classes together")
     parser.add_argument("--scales", default="fashionmnist-resnet", help="published scales, or a JSON file")
-    parser.add_argument("--least", default="3,5,7,9,11,15", help="least windows; the first changes nothing")
+    parser.add_argument(
+        "--least", default="3,5,7,9,11,15,21,27", help="least windows; the first changes nothing"
+    )
     parser.add_argument("--count", type=int, default=64, help="seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="seeds drawn, and kept, together")
@@ -110,7 +117,7 @@ def main() -> None:
     """Draw, count, write."""
     args = arguments()
     data = pm.load_dataset(args.data, size=SIZE, channels=1, classes=args.classes, limit=args.limit)
-    settings = {"classes": args.classes, "scales": args.scales, "least": args.least, "data": data.fingerprint}
+    settings = {"classes": args.classes, "scales": args.scales, "data": data.fingerprint}
     if (args.out / "run.json").exists():
         different = differences(read_json(args.out / "run.json"), {"settings": settings})
         if different:

@@ -17,11 +17,14 @@ def likeness(images: Tensor, training: Tensor) -> float:
 
 def results(norm: Norm, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict:
     """Rates of one class, how each window changes the seeds, and the network beside theory."""
-    wrong, rates = {}, {}
-    for name, images in (real | drawn).items():
-        flags = norm.flags(images)
-        wrong[name] = flags["any"] = torch.stack(list(flags.values())).any(0)
-        rates[name] = {kind: wilson(flagged)._asdict() for kind, flagged in flags.items()}
+    flags = {name: norm.flags(images) for name, images in (real | drawn).items()}
+    for found in flags.values():
+        found["any"] = torch.stack(list(found.values())).any(0)
+    wrong = {name: found["any"] for name, found in flags.items()}
+    rates = {
+        name: {kind: wilson(flagged)._asdict() for kind, flagged in found.items()}
+        for name, found in flags.items()
+    }
     published, *larger = (name for name in drawn if name != "network")
     changes = {}
     for name in larger:
@@ -40,7 +43,10 @@ def results(norm: Norm, real: dict[str, Tensor], drawn: dict[str, Tensor]) -> di
     }
     if "network" in drawn:
         record["network"] = {
-            "agreement": agreement(wrong["network"], wrong[published])._asdict(),
+            "agreement": {
+                kind: agreement(flagged, flags[published][kind])._asdict()
+                for kind, flagged in flags["network"].items()
+            },
             "median_r": float(measure(drawn["network"], drawn[published])["r"].median()),
         }
     return record
