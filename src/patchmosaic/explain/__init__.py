@@ -4,20 +4,28 @@ from patchmosaic.explain.belief import Belief, believe, patch_counts
 from patchmosaic.explain.consistency import Consistency, local_consistency
 from patchmosaic.explain.mosaic import Fragment, Mosaic, mosaic
 from patchmosaic.explain.provenance import Provenance, provenance
+from patchmosaic.explain.rates import Agreement, Rate, agreement, wilson
 from patchmosaic.explain.receptive import (
     effective_width,
     machine_jacobian,
     network_jacobian,
     receptive_field,
 )
+from patchmosaic.explain.structures import Norm, Structures, count_structures, silhouettes
 
 __all__ = [
+    "Agreement",
     "Belief",
     "Consistency",
     "Fragment",
     "Mosaic",
+    "Norm",
     "Provenance",
+    "Rate",
+    "Structures",
+    "agreement",
     "believe",
+    "count_structures",
     "effective_width",
     "local_consistency",
     "machine_jacobian",
@@ -26,4 +34,6 @@ __all__ = [
     "patch_counts",
     "provenance",
     "receptive_field",
+    "silhouettes",
+    "wilson",
 ]
