@@ -1,6 +1,7 @@
 """Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
 
 from patchmosaic import presets
+from patchmosaic.auditing import Fragment, Report, audit
 from patchmosaic.calibration import Calibration, calibrate, candidate_windows
 from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
@@ -29,16 +30,19 @@ __all__ = [
     "Dataset",
     "Denoiser",
     "ExponentialSchedule",
+    "Fragment",
     "FunctionDenoiser",
     "InputError",
     "LinearSchedule",
     "LocalitySchedule",
     "Network",
     "NicholCosineSchedule",
+    "Report",
     "Sample",
     "Schedule",
     "ScoreMachine",
     "Step",
+    "audit",
     "calibrate",
     "candidate_windows",
     "compare",
