@@ -174,7 +174,9 @@ def test_ideal_machine_copies_digits_and_held_out_digits_are_no_copies(digits):
     drawn = pm.sample(pm.presets.ideal(train), noise, steps=20).images
     reports = pm.audit(torch.cat([drawn, digits.images[1000:1040]]), train)
     assert [one.verdict for one in reports[:4]] == ["copy"] * 4
-    assert all((train[one.fragments[0].image] - x).abs().max() < 0.1 for one, x in zip(reports, drawn, strict=False))
+    assert all(
+        (train[one.fragments[0].image] - x).abs().max() < 0.1 for one, x in zip(reports, drawn, strict=False)
+    )
     assert [one.verdict for one in reports[4:]].count("copy") <= 1
 
 
@@ -221,7 +223,16 @@ def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
 
 
 def test_rows_are_those_of_the_source(folder):
-    data = ["--data", str(folder / "train.npy"), "--limit", "40", "--subset-seed", "3", "--held-out-count", "5"]
+    data = [
+        "--data",
+        str(folder / "train.npy"),
+        "--limit",
+        "40",
+        "--subset-seed",
+        "3",
+        "--held-out-count",
+        "5",
+    ]
     np.save(folder / "one.npy", pm.load_dataset(folder / "train.npy", limit=40, seed=3).pixels[[11]].numpy())
     assert main(["audit", str(folder / "one.npy"), *data, "--out", str(folder / "rows")]) == 0
     found = json.loads((folder / "rows" / "report.json").read_text())

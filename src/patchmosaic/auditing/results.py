@@ -79,7 +79,7 @@ def _rows(run: Run, reports: list[Report]) -> Iterator[list[Any]]:
 def said(found: dict[str, Any]) -> str:
     """The outcome in a few lines."""
     total, limit = sum(found["verdicts"].values()), found["threshold"]
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in found["verdicts"].items())
+    counts = ", ".join(f"{found['verdicts'][verdict]} {verdict}" for verdict in VERDICTS)
     return (
         f"{total} pictures: {counts}\n"
         f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
