@@ -1,6 +1,7 @@
 """Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
 
 from patchmosaic import presets
+from patchmosaic.auditing import Fragment, Report, audit
 from patchmosaic.calibration import Calibration, calibrate, candidate_windows
 from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
@@ -38,6 +39,7 @@ __all__ = [
     "Dataset",
     "Denoiser",
     "ExponentialSchedule",
+    "Fragment",
     "FunctionDenoiser",
     "InputError",
     "LinearSchedule",
@@ -46,10 +48,12 @@ __all__ = [
     "Network",
     "NicholCosineSchedule",
     "Provenance",
+    "Report",
     "Sample",
     "Schedule",
     "ScoreMachine",
     "Step",
+    "audit",
     "calibrate",
     "candidate_windows",
     "compare",

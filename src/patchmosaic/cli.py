@@ -32,6 +32,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     from patchmosaic import __version__
+    from patchmosaic.auditing.command import add_audit
     from patchmosaic.bench.command import add_bench
     from patchmosaic.calibration.command import add_calibrate
     from patchmosaic.comparison.command import add_compare
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_generate(commands)
     add_compare(commands)
     add_explain(commands)
+    add_audit(commands)
     add_calibrate(commands)
     add_train(commands)
     add_reproduce(commands)

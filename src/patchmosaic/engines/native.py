@@ -111,6 +111,7 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
         "sum": [patches, pointer, c_int64, queries, *[c_int64] * 2, *[pointer] * 2],  # total, weighted
         "tally": [patches, tree, queries, *[pointer] * 2, *[c_int] * 4, *[pointer] * 2],
         "visit": [patches, tree, queries, *[pointer] * 3, *[c_int] * 4, *[pointer] * 3],
+        "closest": [patches, tree, queries, pointer, *[c_int] * 3, *[pointer] * 2],  # hidden, span, worker
     }.items():
         function = getattr(found, f"screen_{name}")
         function.restype, function.argtypes = None, arguments

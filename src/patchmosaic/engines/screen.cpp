@@ -429,4 +429,47 @@ void screen_visit(const Patches *patches, const Tree *tree, const Queries *queri
         for (int j = 0; j < c; j++) weighted[q * c + j] += sum(sums[q * (1 + c) + 1 + j]);
     }
 }
+
+// The nearest patch to each query, of those in every `workers`-th block of groups; of equally near ones the first pixel.
+// Patches at the `span` pixels from `hidden` (queries,) on do not count.
+// square, pixel (queries,): start at the largest squared distance that counts, and at -1.
+void screen_closest(const Patches *patches, const Tree *tree, const Queries *queries, const int32_t *hidden, int span,
+                    int worker, int workers, float *square, int32_t *pixel) {
+    const int n = patches->numbers;
+    const std::vector<int64_t> summed(queries->count, -WIDTH);
+    std::vector<float> enough(queries->count);
+    std::vector<Floats> leaf((int64_t)n * SIDE);
+    std::vector<int32_t> lists[WIDTH];
+    for (int64_t q = 0; q < queries->count; q++) enough[q] = -square[q];
+    descend(
+        *patches, *tree, *queries, enough.data(), summed.data(), worker, workers, [](int64_t, Floats, Floats) {},
+        [&](int64_t g, const std::vector<int32_t> &who) {
+            const Floats *boxes = (const Floats *)tree->leaf_boxes + g * n * 2;
+            for (auto &list : lists) list.clear();
+            for (const int32_t q : who) {
+                const Floats bounds = log_bounds(boxes, queries->rotated + (int64_t)q * n, n, queries->reference[q],
+                                                 queries->safe_precision[q], enough[q]);
+                for (unsigned reach = at_least(bounds, enough[q]); reach; reach &= reach - 1)
+                    lists[__builtin_ctz(reach)].push_back(q);
+            }
+            for (int lane = 0; lane < WIDTH; lane++) {
+                const int size = std::min(LEAF, tree->sizes[g] - lane * LEAF);
+                if (lists[lane].empty() || size <= 0) continue;
+                const int32_t *members = tree->members + g * GROUP + lane * LEAF;
+                read_leaf(*patches, members, size, leaf.data());
+                for (const int32_t q : lists[lane]) {
+                    Floats found[SIDE];
+                    distances(*patches, leaf.data(), queries->numbers + (int64_t)q * n, found);
+                    for (int v = 0; v < SIDE; v++)
+                        for (unsigned near = at_least(-found[v], -square[q]); near; near &= near - 1) {
+                            const int i = __builtin_ctz(near);
+                            const int32_t p = members[v * WIDTH + i];
+                            const bool nearer = found[v][i] < square[q] || (found[v][i] == square[q] && (pixel[q] < 0 || p < pixel[q]));
+                            if (nearer && (uint32_t)(p - hidden[q]) >= (uint32_t)span) square[q] = found[v][i], pixel[q] = p;
+                        }
+                    enough[q] = -square[q];
+                }
+            }
+        });
+}
 }

@@ -64,7 +64,7 @@ def _explain(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     subject = load_subject(args.of, args.sample, args.machine, args.memory, args.device)
-    folder = args.out or args.of / f"explain-{args.sample}"
+    folder = args.out = args.out or args.of / f"explain-{args.sample}"
     run = Run(folder, args.of, args.sample, subject, args.sources)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'explain.html'}")

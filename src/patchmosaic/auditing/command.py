@@ -1,0 +1,90 @@
+"""``patchmosaic audit``."""
+
+import argparse
+import time
+from typing import Any
+
+from patchmosaic.options import add_command, add_data_options, add_output_options, output_folder, settings
+
+_DESCRIPTION = """\
+Tell which generated pictures are copies, partial copies or mosaics of the training images: every window of every
+picture is looked up among all windows of all training images, and what is found is measured pixel by pixel.
+
+  copy          one part, copied from one training image at one offset, holds two thirds of the picture's texture
+  partial copy  one part is larger than at most 1 % of real pictures share with the training images
+  mosaic        nothing larger is copied than real pictures have in common
+
+The output folder holds report.html (everything in one page, with the evidence drawn), pictures.csv (a line for each
+picture), report.json (every copied part), and run.json (settings, fingerprints, versions)."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic audit runs/my-run --data mnist-train.parquet --size 32
+      pictures that patchmosaic generate drew
+  patchmosaic audit drawn/ --data photos/ --size 32 --held-out other-photos/
+      a folder of pictures; real pictures that were not trained on tell what is chance
+
+Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
+
+
+def add_audit(commands: Any) -> None:
+    """Register the command with the parsers of a program."""
+    from patchmosaic.auditing.audit import HELD_OUT
+
+    command = add_command(
+        commands,
+        "audit",
+        _audit,
+        "find copies, partial copies and mosaics of training images",
+        _DESCRIPTION,
+        _EXAMPLES,
+        "IMAGES [options]",
+    )
+    command.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="generated pictures: a run folder of patchmosaic generate, or anything that --data takes",
+    )
+    add_data_options(command)
+    rules = command.add_argument_group("rules")
+    rules.add_argument(
+        "--held-out",
+        metavar="SOURCE",
+        help="real pictures that are not training images (default: training images, each compared with all others)",
+    )
+    rules.add_argument(
+        "--held-out-count",
+        type=int,
+        default=HELD_OUT,
+        metavar="N",
+        help=f"how many real pictures (default: {HELD_OUT})",
+    )
+    rules.add_argument(
+        "--window", type=int, metavar="P", help="side of the smallest copied part, odd (default: 7)"
+    )
+    rules.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the choice of real pictures (default: 0)"
+    )
+    add_output_options(command)
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from patchmosaic.auditing.results import said, write_results
+    from patchmosaic.auditing.run import Run
+    from patchmosaic.auditing.settings import Settings
+    from patchmosaic.records import read_json
+
+    config = settings(Settings, args)
+    folder = output_folder(args, "audit", config)
+    run = Run(folder, config, config.load())
+    if run.files.open(args.resume, args.overwrite):
+        print(f"already complete: {folder / 'report.html'}")
+    else:
+        print(
+            f"{len(run.pictures):,} pictures against {len(run.data):,} images of {run.data.name}, "
+            f"windows of {run.window} x {run.window}, {len(run.real)} real pictures for comparison"
+        )
+        started = time.monotonic()
+        write_results(run, *run.audit())
+        print(f"{time.monotonic() - started:.1f} s: {folder / 'report.html'}")
+    print(said(read_json(folder / "report.json")))

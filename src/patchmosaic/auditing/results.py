@@ -1,0 +1,87 @@
+"""What an audit leaves in its folder, and what the terminal shows."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from patchmosaic.auditing import page
+from patchmosaic.auditing.run import Run
+from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
+from patchmosaic.records import write, write_json
+
+
+def write_results(run: Run, reports: list[Report], limit: Threshold) -> None:
+    """Write everything that ``run.files`` promises, and clear up."""
+    folder = run.files.path
+    found = summary(run, reports, limit)
+    write(folder / "pictures.csv", lambda path: path.write_text(_table(run, reports)))
+    write(folder / "report.html", lambda path: path.write_text(page.report(run, reports, found), "utf-8"))
+    write_json(folder / "report.json", found)
+    run.files.close()
+
+
+def summary(run: Run, reports: list[Report], limit: Threshold) -> dict[str, Any]:
+    """Everything but the pictures."""
+    counts = Counter(report.verdict for report in reports)
+    return {
+        "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
+        "copy_from": COPY,
+        "threshold": asdict(limit),
+        "window": run.window,
+        "pictures": [_described(run, report) for report in reports],
+    }
+
+
+def _described(run: Run, report: Report) -> dict[str, Any]:
+    return {
+        "verdict": report.verdict,
+        "score": report.score,
+        "textured": report.textured,
+        "sources": report.sources,
+        "shares": report.shares,
+        "fragments": [
+            {
+                "row": int(run.data.indices[one.image]),
+                "offset": one.offset,
+                "area": one.area,
+                "box": one.box,
+            }
+            for one in report.fragments
+        ],
+    }
+
+
+def _table(run: Run, reports: list[Report]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    shares = [f"copied_{size}" for size in reports[0].shares]
+    place = ["row", "dy", "dx", "area", "top", "left", "bottom", "right"]
+    writer.writerow(["picture", "verdict", "score", "fragments", "sources", *place, *shares])
+    writer.writerows(_rows(run, reports))
+    return text.getvalue()
+
+
+def _rows(run: Run, reports: list[Report]) -> Iterator[list[Any]]:
+    """A line for each picture, with its largest fragment."""
+    for i, report in enumerate(reports):
+        place: list[Any] = [""] * 8
+        if report.fragments:
+            one = report.fragments[0]
+            place = [int(run.data.indices[one.image]), *one.offset, one.area, *one.box]
+        shares = [f"{share:.4f}" for share in report.shares.values()]
+        counts = len(report.fragments), report.sources
+        yield [i, report.verdict, f"{report.score:.4f}", *counts, *place, *shares]
+
+
+def said(found: dict[str, Any]) -> str:
+    """The outcome in a few lines."""
+    total, limit = sum(found["verdicts"].values()), found["threshold"]
+    counts = ", ".join(f"{found['verdicts'][verdict]} {verdict}" for verdict in VERDICTS)
+    return (
+        f"{total} pictures: {counts}\n"
+        f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
+        f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} held-out ones)"
+    )

@@ -1,0 +1,57 @@
+"""What decides the result of an audit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from patchmosaic.auditing.audit import HELD_OUT
+from patchmosaic.auditing.levels import grey_levels
+from patchmosaic.data import DataSettings
+from patchmosaic.data.dataset import load_dataset
+from patchmosaic.errors import InputError
+from patchmosaic.records import read_tensors
+
+SAMPLES = "samples.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings(DataSettings):
+    """The training images, what is compared with them, and how."""
+
+    images: str = ""
+    held_out: str | None = None
+    held_out_count: int = HELD_OUT
+    window: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.held_out_count < 1:
+            raise InputError(f"--held-out-count is {self.held_out_count}: give at least 1")
+
+    def pictures(self) -> Tensor:
+        """The pictures to be audited, as bytes (N, C, H, W)."""
+        return self._read(self.images)
+
+    def real(self) -> Tensor | None:
+        """Held-out pictures, if given."""
+        if self.held_out is None:
+            return None
+        found = self._read(self.held_out)
+        some = torch.randperm(len(found), generator=torch.Generator().manual_seed(self.seed))
+        return found[some[: self.held_out_count].sort().values]
+
+    def _read(self, source: str) -> Tensor:
+        """A data set, or what ``patchmosaic generate`` wrote: its run folder or the file in it."""
+        path = Path(source).expanduser()
+        path = path / SAMPLES if (path / SAMPLES).is_file() else path
+        if path.suffix != ".safetensors":
+            found = load_dataset(source, size=self.size, channels=self.channels, split=self.split).pixels
+            return grey_levels(found, f"the pictures of {source}")
+        if not path.is_file():
+            raise InputError(f"{source!r} does not exist: give the path of a file or folder")
+        tensors, _ = read_tensors(path)
+        if "images" not in tensors:
+            raise InputError(f"{path} holds no tensor called images: give a file of patchmosaic generate")
+        return grey_levels(tensors["images"], f"the pictures of {source}")
