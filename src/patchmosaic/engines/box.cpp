@@ -25,6 +25,7 @@ constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr int NARROW = 24;                // columns that small windows take at once
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
+constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
 // Slow, but gathering is slower still where processors guard it.
@@ -55,6 +56,13 @@ INLINE bool any_above(Floats a, float bound) {
 }
 INLINE bool any_at_most(Floats a, float bound) { return any(a <= splat(bound)); }
 #endif
+
+// In pairs, which rounds least.
+template <int N>
+INLINE Floats sum_of(const Floats *a) {
+    if constexpr (N == 1) return a[0];
+    else return sum_of<N / 2>(a) + sum_of<N / 2>(a + N / 2);
+}
 
 // 2^e for e < 126, relative error 2e-7; far below FLOOR it may count as FLOOR.
 #if defined(__AVX512DQ__)
@@ -109,6 +117,9 @@ int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) *
 
 // Rows of scratch for sums: as many as the image has, or as a window that is summed row by row.
 int ring_rows(const Problem &P) { return std::max(5, P.height); }
+
+// Keys of a block, or of SIDE blocks.
+int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
 
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
 // that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
@@ -178,7 +189,7 @@ struct Pass {
     const Problem &P;
     const Query &Q;
     const Scratch &S;
-    float *reference;      // by pixel
+    double *reference;     // by pixel
     Floats *sums;          // (pixels, 1 + channels); where TRACE, (pixels, 1 + G)
     const float *penalty;  // by column of the key, for those not allowed
     const int images;      // in these groups; lanes beyond are empty
@@ -186,7 +197,7 @@ struct Pass {
     const Trail *trail;
     Floats empty[G] = {};  // 0, or FAR in empty lanes
 
-    Pass(const Problem &P, const Query &Q, const Scratch &S, float *reference, Floats *sums, const float *penalty,
+    Pass(const Problem &P, const Query &Q, const Scratch &S, double *reference, Floats *sums, const float *penalty,
          int images, int r, const Trail *trail = nullptr)
         : P(P), Q(Q), S(S), reference(reference), sums(sums), penalty(penalty), images(images), r(r), trail(trail) {
         for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
@@ -389,7 +400,7 @@ struct Pass {
     // Weigh V * WIDTH patches against one query pixel.
     INLINE_MEMBER void weigh(int y, int x, int key_row, int key_column, const Key *k, const Floats *box) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        const Floats fall = splat(Q.fall), best = splat(reference[pixel]);
+        const Floats fall = splat(Q.fall), best = splat((float)reference[pixel]);
         Floats e[V], top;
         for (int v = 0; v < V; v++) {
             e[v] = best + box[v] * fall;
@@ -406,13 +417,13 @@ struct Pass {
                 return;
             }
             if (any_above(top, HEADROOM)) move(least, pixel, sums);
-            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * fall;
+            for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * fall;
         }
         add(e, k, sums);
     }
 
     // What falls below is left out.
-    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * reference[pixel]; }
+    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * (float)reference[pixel]; }
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         Floats total = sums[0];
@@ -436,8 +447,8 @@ struct Pass {
         return smallest;
     }
 
-    __attribute__((noinline)) void move(float to, int64_t pixel, Floats *sums) const {
-        const float fall = to - reference[pixel], kept = fall < FLOOR ? 0.f : std::exp2(fall);
+    __attribute__((noinline)) void move(double to, int64_t pixel, Floats *sums) const {
+        const float fall = (float)(to - reference[pixel]), kept = fall < FLOOR ? 0.f : std::exp2(fall);
         for (int j = 0; j <= channels(); j++) sums[j] *= kept;
         reference[pixel] = to;
     }
@@ -449,7 +460,7 @@ struct Pass {
         const int64_t pixel = (int64_t)y * P.width + x;
         Doubles box[2 * V];
         const double least = measure_again(y, x, key_row, key_column, estimate, least_estimate, box);
-        if (reference[pixel] - least * Q.precision > HEADROOM) move((float)(least * Q.precision), pixel, sums);
+        if (reference[pixel] - least * Q.precision > HEADROOM) move(least * Q.precision, pixel, sums);
         Floats e[V];
         exponents(pixel, box, e);
         add(e, k, sums);
@@ -458,7 +469,7 @@ struct Pass {
     // The boxes of patches that matter, FAR for others; returns the smallest.
     double measure_again(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate,
                          Doubles *box) const {
-        const float best = std::min(reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
+        const float best = std::min((float)reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
         const float enough = Q.skip - MARGIN * best;
         double least = FAR;
         for (int i = 0; i < 2 * V; i++) {
@@ -491,24 +502,25 @@ struct Pass {
         Floats weights[V] = {};
         if (any_at_most(least, enough)) {
             Floats e[V];
-            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * splat(Q.fall);
+            for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * splat(Q.fall);
             if (__builtin_expect(reference[pixel] > Q.trust, 0)) {
                 Floats copy[V], again[V];
                 for (int v = 0; v < V; v++) copy[v] = box[v], again[v] = e[v];
                 follow_again(y, x, key_row, key_column, copy, again);
                 for (int v = 0; v < V; v++) e[v] = again[v];
             }
-            Floats *sums = this->sums + pixel * (1 + G);
+            Floats *sums = this->sums + pixel * (1 + G), moments[V], totals[V];
             for (int v = 0; v < V; v++) {
                 e[v] = max(e[v], splat(FLOOR));
-                weights[v] = exp2(e[v]);
-                sums[0] += weights[v] * e[v];
-                sums[1 + v % G] += weights[v];
+                weights[v] = totals[v] = exp2(e[v]);
+                moments[v] = weights[v] * e[v];
             }
+            sums[0] += sum_of<V>(moments);
+            for (int g = 0; g < G; g++) sums[1 + g] += sum_of<T>(totals + g * T);
         }
         if (!any_at_most(least, limit)) return;
         Ints some = {};
-        for (int v = 0; v < V; v++) some |= candidates(pixel, y, x, key_row, key_column, v, box[v]);
+        for (int v = 0; v < V; v++) some |= candidates(pixel, key_row, key_column, v, box[v]);
         if (__builtin_expect(!any(some), 1)) return;
         Floats copy[V], weights_copy[V];
         for (int v = 0; v < V; v++) copy[v] = box[v], weights_copy[v] = weights[v];
@@ -529,46 +541,53 @@ struct Pass {
     }
     INLINE_MEMBER int64_t image(int v) const { return trail->first + (G > 1 ? v * WIDTH : 0); }
 
-    // Lanes whose patch may be among the k nearest: near enough as far as float32 can tell, and no copy of the last one
-    // kept that comes after it.
-    INLINE_MEMBER Ints candidates(int64_t pixel, int y, int x, int key_row, int key_column, int v, Floats box) const {
+    // Lanes whose patch may be among the k nearest: near enough as far as float32 can tell, and not known for a copy of the
+    // last one kept that comes after it.
+    INLINE_MEMBER Ints candidates(int64_t pixel, int key_row, int key_column, int v, Floats box) const {
         const Ints near = box <= splat(trail->limit[pixel]);
         if (!any(near)) return near;
         const Kept &last = trail->last(pixel);
-        const int64_t from = last.image - image(v) + (position(key_row, key_column, v) <= last.position);
-        if (from >= WIDTH) return near;
-        const Ints later = LANES >= Ints{} + (int)std::max<int64_t>(from, 0);
-        if (Q.signal == 0) return near & ~later;  // all patches are equally far
-        const Hash hash = hash_of(y, x, key_row, key_column, v);
-        return near & ~(later & (hash.a == Words{} + last.hash[0]) & (hash.b == Words{} + last.hash[1]));
+        const int64_t at = hash_index(key_row, key_column, v), ahead = last.image - image(v);
+        if (ahead >= WIDTH || !S.hashed[at]) return near;
+        const int from = ahead < 0 ? 0 : (int)ahead + (position(key_row, key_column, v) <= last.position);
+        const Hash &hash = S.hashes[at];
+        Ints same = (hash.a == Words{} + last.hash[0]) & (hash.b == Words{} + last.hash[1]);
+        if (Q.signal == 0) same = ~Ints{};  // as good as: all patches are equally far
+        return near & ~(same & (LANES >= Ints{} + from));
     }
 
     __attribute__((noinline)) void keep(int y, int x, int key_row, int key_column, const Floats *box,
                                         const Floats *weights) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        for (int i = 0; i < 2 * V; i++) {
-            const int v = i / 2, half = i % 2 * (WIDTH / 2);
-            const Ints near = candidates(pixel, y, x, key_row, key_column, v, box[v]);
-            bool some = false;
-            for (int l = half; l < half + WIDTH / 2; l++) some |= near[l] != 0;
-            if (!some) continue;
-            const Doubles distances = measure(y, x, key_row, key_column, i);
-            const Hash hash = hash_of(y, x, key_row, key_column, v);
-            for (int l = half; l < half + WIDTH / 2; l++)
+        for (int v = 0; v < V; v++) {
+            if (!any(box[v] <= splat(trail->limit[pixel]))) continue;
+            const int64_t at = hash_index(key_row, key_column, v);
+            if (!S.hashed[at]) {
+                S.hashes[at] = hash(y, x, key_row, key_column, v);
+                S.hashed[at] = 1;
+            }
+            const Ints near = candidates(pixel, key_row, key_column, v, box[v]);
+            for (int l = 0; l < WIDTH; l++)
                 if (near[l])
-                    trail->insert(pixel, {distances[l - half], weights[v][l], (int32_t)(image(v) + l),
-                                          position(key_row, key_column, v), {hash.a[l], hash.b[l]}});
+                    trail->insert(pixel, {distance(y, x, key_row, key_column, v, l), weights[v][l],
+                                          (int32_t)(image(v) + l), position(key_row, key_column, v),
+                                          {S.hashes[at].a[l], S.hashes[at].b[l]}});
         }
     }
 
-    INLINE_MEMBER Hash hash_of(int y, int x, int key_row, int key_column, int v) const {
-        if (G > 1) return hash(y, x, key_row, key_column, v);
-        const int64_t at = (int64_t)key_row * P.stride() + key_column + v;
-        if (!S.hashed[at]) {
-            S.hashes[at] = hash(y, x, key_row, key_column, v);
-            S.hashed[at] = 1;
-        }
-        return S.hashes[at];
+    INLINE_MEMBER int64_t hash_index(int key_row, int key_column, int v) const {
+        return G > 1 ? v * P.pixels() + key_row * P.width + key_column : key_row * P.stride() + key_column + v;
+    }
+
+    // In one order, so that equal patches are equally far to the last bit.
+    __attribute__((noinline)) double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
+        double sum = 0;
+        each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
+            const auto code = k[(T > 1 ? v * channels() : v * P.pixels() * channels()) + i][lane];
+            const double d = q[i] - Q.signal * (Q.levels ? Q.levels[(int)code] : code);
+            sum += d * d;
+        });
+        return sum;
     }
 
     __attribute__((noinline)) Hash hash(int y, int x, int key_row, int key_column, int v) const {
@@ -587,7 +606,7 @@ struct Pass {
 
     static float at(const Floats *a, int half, int lane) { return a[half / 2][half % 2 * (WIDTH / 2) + lane]; }
 
-    // The box of eight patches, the first or second half of a vector. Equal patches get equal boxes, to the last bit.
+    // The box of eight patches, the first or second half of a vector.
     Doubles measure(int y, int x, int key_row, int key_column, int half) const {
         const int v = half / 2;
         if (Q.levels) return half % 2 ? measure<true, true>(y, x, key_row, key_column, v)
@@ -654,7 +673,7 @@ Range columns_of(const Problem &P, int r, int dx, int count) {
 // 2^(reference - precision * box) and of weighted codes.
 struct Window {
     int radius;
-    float *reference;
+    double *reference;
     Floats *sums;  // (pixels, 1 + channels)
     float *inside;  // the penalty for columns of keys whose window crosses the border, otherwise 0
     const Trail *trail;  // where weights are followed
@@ -762,10 +781,10 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
 }
 
 // Move the float32 sums of a window into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Window &window, const float *before, double *total, double *weighted) {
+void settle(const Problem &P, const Window &window, const double *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double fall = (double)window.reference[p] - before[p];
+        const double fall = window.reference[p] - before[p];
         const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
         const Floats *sums = window.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
@@ -809,10 +828,10 @@ int box_side() { return SIDE; }
 // Bytes of scratch memory for box_sums, which must be aligned to 64. The radius is that of the largest window.
 int64_t box_scratch(int height, int width, int channels, int windows, int radius) {
     const Problem P{0, 0, height, width, channels, radius};
-    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0);
+    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0), keys = hashed_keys(P);
     const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
-                            windows * P.pixels() * (1 + std::max(channels, SIDE)) + 2 * height * P.stride();
-    return 4 * (WIDTH * vectors + windows * (P.pixels() + width + 2 * SIDE)) + height * P.stride();
+                            windows * P.pixels() * (1 + std::max(channels, SIDE)) + 2 * keys;
+    return 4 * (WIDTH * vectors + windows * (2 * P.pixels() + width + 2 * SIDE)) + keys;
 }
 
 // Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
@@ -830,7 +849,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
               const void *codes, const float *levels, double slope, int64_t images, int batch,
               const float *pixels, const float *moved, const double *signal, const double *precision,
               const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
-              char *scratch, float *reference, double *total, double *weighted, Trail *trails) {
+              char *scratch, double *reference, double *total, double *weighted, Trail *trails) {
     const Problem P{symmetry, wraps, height, width, channels, radii[count - 1]};
     const bool shifts = symmetry != OWN_POSITION;
     const int groups = shifts ? 1 : SIDE, at_once = shifts || trails ? 1 : UNSHIFTED_AT_ONCE;
@@ -847,7 +866,8 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     S.planes = S.zeros + row_size(P);
     Floats *sums = S.planes + (count > 1 ? height * row_size(P) : 0);
     S.hashes = (Hash *)(sums + count * size * values);
-    float *before = (float *)(S.hashes + height * P.stride()), *penalty = before + count * size;
+    double *before = (double *)(S.hashes + hashed_keys(P));
+    float *penalty = (float *)(before + count * size);
     S.hashed = (uint8_t *)(penalty + count * (width + 2 * SIDE));
     if (shifts) {
         memset(scratch, 0, (char *)S.ring - scratch);
@@ -867,11 +887,12 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
 #endif
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
+        if (trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = 0; b < batch; b++) {
             const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
             for (int i = 0; i < count; i++) windows[i].reference = reference + (b * count + i) * size;
-            memcpy(before, windows[0].reference, sizeof(float) * count * size);
+            memcpy(before, windows[0].reference, sizeof(double) * count * size);
             memset(sums, 0, sizeof(Floats) * count * size * values);
             int held = 0;
             for (int64_t item = from, end; item < to; item = end) {
@@ -883,7 +904,7 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
                 if (trails) {
                     trails[b].first = first;
                     windows[0].trail = &trails[b];
-                    if (b == 0) memset(S.hashed, 0, height * P.stride());
+                    if (b == 0) memset(S.hashed, 0, hashed_keys(P));
                 }
                 if (!shifts) S.keys = stored;
                 else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);

@@ -174,10 +174,10 @@ class _Work:
     def sums(self) -> SoftmaxMean:
         """See :meth:`BoxEngine.sums`."""
         shape = self.workers, self.batch, len(self.radii), self.pixels
-        reference, total = np.full(shape, _UNKNOWN, np.float32), np.zeros(shape)
+        reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
         weighted = np.zeros((*shape, self.channels))
         self._run(reference, total, weighted)
-        maximum = -math.log(2) * reference.astype(np.float64)
+        maximum = -math.log(2) * reference
         weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
         parts = zip(*map(torch.from_numpy, (maximum, total, weighted)), strict=True)
         return reduce(merge, itertools.starmap(SoftmaxMean, parts))
@@ -186,10 +186,10 @@ class _Work:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         sums = self.sums()
         normaliser = -(sums.maximum / math.log(2) + sums.total.log2())[:, 0]  # in bits
-        reference = normaliser.float()
+        precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
+        reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
-        farthest = reference + _MARGIN * reference.abs() - self.skip
-        enough = (farthest / torch.from_numpy(self.precision)[:, None]).float()
+        enough = ((reference + _MARGIN * reference.abs() - self.skip) / precision).float()
         shape = self.workers, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
         limit = np.full(shape, _UNKNOWN, np.float32)
@@ -213,7 +213,7 @@ class _Work:
         self._run(np.broadcast_to(reference.numpy(), shape), total, moment, trails)
         parts = total, moment, kept, by_image
         found = [
-            self._traced(k, reference[i].double(), self.precision[i], *(part[:, i] for part in parts))
+            self._traced(k, reference[i], self.precision[i], *(part[:, i] for part in parts))
             for i in range(self.batch)
         ]
         return Traced(*map(torch.stack, zip(*found, strict=True)))
@@ -241,6 +241,7 @@ class _Work:
         exact = torch.exp2(reference - distances * precision).sum(0) + (weights - counted.sum(0)).clamp(min=0)
         of_images = torch.zeros(layout.dictionary_size, dtype=torch.float64)
         of_images[layout.members] = torch.from_numpy(by_image.sum(0).reshape(-1, layout.elements).sum(1))
+        of_images *= self.pixels / of_images.sum()  # the two passes round differently
         return Traced(
             sources.masked_fill(distances.isinf(), -1).unflatten(1, shape),
             (-math.log(2) * precision * distances).unflatten(1, shape),
