@@ -117,6 +117,14 @@ def test_what_float32_cannot_resolve_is_measured_again(monkeypatch, stored):
 
 
 @needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+def test_hardly_any_noise_far_from_all_images(name):
+    """Distances are hundreds of millions of bits, of which float32 holds the first 24."""
+    images = training_images((3, 9, 6), 19, "levels")
+    assert worst_error(images, "box", MACHINES[name], 5, (1 - 2.0**-24,)) <= TOLERANCE
+
+
+@needs_compiled
 @pytest.mark.parametrize(
     ("levels", "even"),
     [

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import patchmosaic as pm
-from battery import ALPHA_BARS, MACHINES, WHOLE, queries, training_images
+from battery import ALPHA_BARS, MACHINES, SHAPES, WHOLE, queries, training_images
 from brute_force import border_signature, circular_translate, cut_window
-from patchmosaic.engines import ENGINES
+from patchmosaic.engines import ENGINES, box, native
 from patchmosaic.symmetry import POINT_GROUPS, transform
+
+needs_compiled = pytest.mark.skipif(native.library() is None, reason="installed without a C++ compiler")
 
 
 def machine(images, rules, window, labels=None, engine="dense", **options):
@@ -153,6 +155,90 @@ def test_groups_number_their_elements():
     for element, action in enumerate(POINT_GROUPS["d4"]):
         traced = tested.trace(transform(images[1:], action), 1.0, k=1)
         assert torch.equal(traced.sources[0, 0], (8 + element) * 16 + torch.arange(16).view(4, 4))
+
+
+def check_against_torch(images, rules, window, alpha_bars, k=4, labels=None, asked=None, x=None, **options):
+    """The compiled trace of float32 images beside the torch trace in float64, which it must not have called."""
+    compiled = machine(images, rules, window, labels, "box", **options)
+    twin = machine(images, rules, window, labels, "dense", **options)
+    for alpha_bar in alpha_bars:
+        noisy = queries(twin, alpha_bar) if x is None else x
+        found, expected = compiled.trace(noisy, alpha_bar, asked, k), twin.trace(noisy, alpha_bar, asked, k)
+        assert torch.equal(found.sources, expected.sources)
+        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.log_totals, expected.log_totals, rtol=1e-12, atol=2e-4)
+        weights, known = ((t.logits - t.log_totals[:, None]).exp() for t in (found, expected))
+        torch.testing.assert_close(weights, known, rtol=0, atol=5e-5)
+        torch.testing.assert_close(found.entropies, expected.entropies, rtol=0, atol=2e-4)
+        torch.testing.assert_close(found.by_image, expected.by_image, rtol=5e-5, atol=5e-5)
+
+
+@needs_compiled
+@pytest.mark.parametrize(("shape", "stored"), SHAPES, ids=str)
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_compiled_trace_is_the_torch_trace(name, shape, stored):
+    images = training_images(shape, 18, stored)
+    cases = {1: (1e-4, 1.0), 3: (0.5, 0.9999), 5: (0.9, 1.0), 2 * max(shape) + 1: (0.5,)}
+    for window, alpha_bars in cases.items():
+        if name != "ELS inside" or window <= min(shape[1:]):
+            check_against_torch(images, MACHINES[name], window, alpha_bars)
+
+
+@needs_compiled
+def test_what_can_be_compiled_is(monkeypatch):
+    monkeypatch.setattr(box.Engine, "trace", lambda *_: pytest.fail("fell back"))
+    tested = machine(training_images((1, 6, 6), 9, "bytes"), MACHINES["bbELS"], 3, engine="box", tol=1e-3)
+    tested.trace(torch.zeros(1, 1, 6, 6), 0.5)
+
+
+@needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+def test_labels_groups_and_threads(monkeypatch, name):
+    """Several blocks shared by several workers, and patches shared by workers who have less than k."""
+    images = training_images((1, 5, 5), 30, "bytes")
+    options = {"labels": torch.arange(30) % 4, "asked": torch.tensor([2, 0]), "group": "d4"}
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        check_against_torch(images, MACHINES[name], 3, (0.5,), **options)
+        check_against_torch(images[:2], MACHINES[name], 3, (0.0,), k=40)
+
+
+@needs_compiled
+@pytest.mark.parametrize("stored", ["bytes", "floats"])
+@pytest.mark.parametrize("name", MACHINES)
+def test_of_equal_patches_the_first_are_named(name, stored):
+    """Nearly all images are flat, so nearly all patches are copies; the first ones are in a block's middle."""
+    images = training_images((1, 5, 5), 20, stored)
+    images[5:] = 0 if stored == "bytes" else 0.7123
+    images[8::6, :, 2, 3] = 200 if stored == "bytes" else -0.5678
+    flat = machine(images, MACHINES[name], 3).dictionary.images(torch.tensor([6]), torch.float32)
+    noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    check_against_torch(images, MACHINES[name], 3, (1.0,), x=flat)
+    check_against_torch(images.flip(0), MACHINES[name], 3, (0.9,), x=flat + 0.2 * noise, group="flip")
+
+
+@needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_nearly_equal_patches_are_told_apart(name, window):
+    """Images that differ by less than float32 boxes do, far from the query."""
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 2, 7, 8, generator=rng) - 0.5
+    near = (image + 3e-7 * torch.randn(50, 2, 7, 8, generator=rng)).float()
+    x = image + 1.5 * torch.randn(1, 2, 7, 8, generator=rng)
+    check_against_torch(near, MACHINES[name], window, (0.9,), x=x)
+
+
+@needs_compiled
+def test_a_sample_is_traced_the_same_in_any_company():
+    tested = machine(training_images((1, 8, 7), 70, "bytes"), MACHINES["bbELS"], 3, engine="box")
+    x, alpha_bars = queries(tested, 0.9).repeat(3, 1, 1, 1)[:5], [0.0, 0.3, 0.999, 1.0, 0.5]
+    together = tested.trace(x, alpha_bars)
+    for i in range(5):
+        alone = tested.trace(x[i : i + 1], alpha_bars[i])
+        assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together, strict=True))
+    tested.engine.memory_budget = 1
+    assert all(map(torch.equal, tested.trace(x, alpha_bars), together))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

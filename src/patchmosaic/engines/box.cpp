@@ -25,6 +25,7 @@ constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr int NARROW = 24;                // columns that small windows take at once
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
+constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
 // Slow, but gathering is slower still where processors guard it.
@@ -34,20 +35,34 @@ INLINE Doubles look_up(const float *table, Doubles index) {
 }
 INLINE double sum(Floats a) { return sum(folded(a)); }
 #if defined(__AVX512F__)
+INLINE bool any(Ints a) { return _mm512_test_epi32_mask((__m512i)a, (__m512i)a) != 0; }
 INLINE Floats to_floats(Bytes a) { return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)a)); }
 INLINE bool any_above(Floats a, float bound) {
     return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_GT_OQ) != 0;
 }
+INLINE bool any_at_most(Floats a, float bound) {
+    return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_LE_OQ) != 0;
+}
 #else
-INLINE Floats to_floats(Bytes a) { return __builtin_convertvector(a, Floats); }
-INLINE bool any_above(Floats a, float bound) {
-    Ints above = a > splat(bound);
+INLINE bool any(Ints a) {
     int64_t words[WIDTH / 2], some = 0;
-    memcpy(words, &above, sizeof above);
+    memcpy(words, &a, sizeof a);
     for (int i = 0; i < WIDTH / 2; i++) some |= words[i];
     return some != 0;
 }
+INLINE Floats to_floats(Bytes a) { return __builtin_convertvector(a, Floats); }
+INLINE bool any_above(Floats a, float bound) {
+    return any(a > splat(bound));
+}
+INLINE bool any_at_most(Floats a, float bound) { return any(a <= splat(bound)); }
 #endif
+
+// In pairs, which rounds least.
+template <int N>
+INLINE Floats sum_of(const Floats *a) {
+    if constexpr (N == 1) return a[0];
+    else return sum_of<N / 2>(a) + sum_of<N / 2>(a + N / 2);
+}
 
 // 2^e for e < 126, relative error 2e-7; far below FLOOR it may count as FLOOR.
 #if defined(__AVX512DQ__)
@@ -103,6 +118,9 @@ int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) *
 // Rows of scratch for sums: as many as the image has, or as a window that is summed row by row.
 int ring_rows(const Problem &P) { return std::max(5, P.height); }
 
+// Keys of a block, or of SIDE blocks.
+int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
+
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
 // that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
 struct Query {
@@ -114,30 +132,74 @@ struct Query {
     float trust;  // the largest reference at which float32 measures boxes well enough
 };
 
+// Of a window's codes, lane by lane: windows that differ share it once in 2^60 or so.
+struct Hash {
+    Words a, b;
+};
+
+// A patch among the nearest to a pixel. Nearer ones come first, then the smallest image, then the smallest position.
+struct Kept {
+    double distance, weight;  // as measured; as summed
+    int32_t image, position;
+    uint32_t hash[2];
+    bool before(const Kept &other) const {
+        if (distance != other.distance) return distance < other.distance;
+        return image != other.image ? image < other.image : position < other.position;
+    }
+};
+
+// The nearest patches of one query, and what is left of them for the whole image.
+struct Trail {
+    int64_t k;
+    const float *enough;   // by pixel: farther patches are left out of the weights
+    const double *share;   // by pixel: what turns weights into shares of all weight
+    float *limit;          // by pixel: patches with larger boxes in float32 are not among the k nearest
+    Kept *kept;            // (pixels, k)
+    double *by_image;      // shares of an image, over all pixels
+    double spread, widen;  // sqrt(box) errs by `spread` and then by a factor sqrt(`widen`) at most
+    int64_t first;         // the image in the first lane
+
+    const Kept &last(int64_t pixel) const { return kept[pixel * k + k - 1]; }
+
+    void insert(int64_t pixel, const Kept &found) const {
+        Kept *kept = this->kept + pixel * k;
+        int64_t i = k - 1;
+        if (!found.before(kept[i])) return;
+        for (; i > 0 && found.before(kept[i - 1]); i--) kept[i] = kept[i - 1];
+        kept[i] = found;
+        const double root = std::sqrt(last(pixel).distance) + spread;
+        limit[pixel] = (float)std::min((double)UNKNOWN, widen * root * root);
+    }
+};
+
 struct Scratch {
     const void *keys;  // codes
+    Hash *hashes;      // of the window of each key, where `hashed`
+    uint8_t *hashed;
     Floats *ring;      // rows of squared differences, or of their sums
     Floats *planes;    // all squared differences at a shift, where several windows share them
     Floats *prefix, *column, *suffix, *zeros;  // rows
 };
 
 // T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
-template <class Key, int C, int T, int G, int R>
+// Weights are summed, or, where TRACE, followed to where they come from.
+template <class Key, int C, int T, int G, int R, bool TRACE = false>
 struct Pass {
     static constexpr int V = T * G;
     const Problem &P;
     const Query &Q;
     const Scratch &S;
-    float *reference;      // by pixel
-    Floats *sums;          // (pixels, 1 + channels)
+    double *reference;     // by pixel
+    Floats *sums;          // (pixels, 1 + channels); where TRACE, (pixels, 1 + G)
     const float *penalty;  // by column of the key, for those not allowed
     const int images;      // in these groups; lanes beyond are empty
     const int r;
+    const Trail *trail;
     Floats empty[G] = {};  // 0, or FAR in empty lanes
 
-    Pass(const Problem &P, const Query &Q, const Scratch &S, float *reference, Floats *sums, const float *penalty,
-         int images, int r)
-        : P(P), Q(Q), S(S), reference(reference), sums(sums), penalty(penalty), images(images), r(r) {
+    Pass(const Problem &P, const Query &Q, const Scratch &S, double *reference, Floats *sums, const float *penalty,
+         int images, int r, const Trail *trail = nullptr)
+        : P(P), Q(Q), S(S), reference(reference), sums(sums), penalty(penalty), images(images), r(r), trail(trail) {
         for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
     }
 
@@ -329,7 +391,8 @@ struct Pass {
                     for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
                 if (count < T)
                     for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
-                weigh(y, x, key_row, k_at, k, box);
+                if (TRACE) follow(y, x, key_row, k_at, box);
+                else weigh(y, x, key_row, k_at, k, box);
             }
         }
     }
@@ -337,7 +400,7 @@ struct Pass {
     // Weigh V * WIDTH patches against one query pixel.
     INLINE_MEMBER void weigh(int y, int x, int key_row, int key_column, const Key *k, const Floats *box) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        const Floats fall = splat(Q.fall), best = splat(reference[pixel]);
+        const Floats fall = splat(Q.fall), best = splat((float)reference[pixel]);
         Floats e[V], top;
         for (int v = 0; v < V; v++) {
             e[v] = best + box[v] * fall;
@@ -354,13 +417,13 @@ struct Pass {
                 return;
             }
             if (any_above(top, HEADROOM)) move(least, pixel, sums);
-            for (int v = 0; v < V; v++) e[v] = splat(reference[pixel]) + box[v] * fall;
+            for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * fall;
         }
         add(e, k, sums);
     }
 
     // What falls below is left out.
-    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * reference[pixel]; }
+    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * (float)reference[pixel]; }
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         Floats total = sums[0];
@@ -384,71 +447,203 @@ struct Pass {
         return smallest;
     }
 
-    __attribute__((noinline)) void move(float to, int64_t pixel, Floats *sums) const {
-        const float fall = to - reference[pixel], kept = fall < FLOOR ? 0.f : std::exp2(fall);
+    __attribute__((noinline)) void move(double to, int64_t pixel, Floats *sums) const {
+        const float fall = (float)(to - reference[pixel]), kept = fall < FLOOR ? 0.f : std::exp2(fall);
         for (int j = 0; j <= channels(); j++) sums[j] *= kept;
         reference[pixel] = to;
     }
 
-    // The same, with boxes that matter measured in double, eight at a time.
+    // The same, with boxes that matter measured in double.
     __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
                                                const Floats *estimate, float least_estimate,
                                                Floats *sums) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        const float best = std::min(reference[pixel], least_estimate * (1 + MARGIN));
-        const float enough = Q.skip - MARGIN * best;
         Doubles box[2 * V];
+        const double least = measure_again(y, x, key_row, key_column, estimate, least_estimate, box);
+        if (reference[pixel] - least * Q.precision > HEADROOM) move(least * Q.precision, pixel, sums);
+        Floats e[V];
+        exponents(pixel, box, e);
+        add(e, k, sums);
+    }
+
+    // The boxes of patches that matter, FAR for others; returns the smallest.
+    double measure_again(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate,
+                         Doubles *box) const {
+        const float best = std::min((float)reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
+        const float enough = Q.skip - MARGIN * best;
         double least = FAR;
         for (int i = 0; i < 2 * V; i++) {
             box[i] = Doubles{} + FAR;
             bool matters = false;
             for (int l = 0; l < WIDTH / 2; l++) matters |= best + at(estimate, i, l) * Q.fall > enough;
             if (!matters) continue;
-            const auto measured = Q.levels ? (i % 2 ? &Pass::measure<true, true> : &Pass::measure<true, false>)
-                                         : (i % 2 ? &Pass::measure<false, true> : &Pass::measure<false, false>);
-            box[i] = (this->*measured)(y, x, key_row, key_column, i / 2);
+            box[i] = measure(y, x, key_row, key_column, i);
             for (int l = 0; l < WIDTH / 2; l++) {
                 if (at(estimate, i, l) >= FAR) box[i][l] = FAR;
                 least = std::min(least, box[i][l]);
             }
         }
-        if (reference[pixel] - least * Q.precision > HEADROOM) move((float)(least * Q.precision), pixel, sums);
-        Floats e[V];
+        return least;
+    }
+
+    void exponents(int64_t pixel, const Doubles *box, Floats *e) const {
         for (int i = 0; i < 2 * V; i++)
             for (int l = 0; l < WIDTH / 2; l++)
                 e[i / 2][i % 2 * (WIDTH / 2) + l] = (float)(reference[pixel] - box[i][l] * Q.precision);
-        add(e, k, sums);
+    }
+
+    // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.
+    INLINE_MEMBER void follow(int y, int x, int key_row, int key_column, const Floats *box) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
+        const float limit = trail->limit[pixel], enough = trail->enough[pixel];
+        Floats least = box[0];
+        for (int v = 1; v < V; v++) least = min(least, box[v]);
+        if (!any_at_most(least, std::max(limit, enough))) return;
+        Floats weights[V] = {};
+        if (any_at_most(least, enough)) {
+            Floats e[V];
+            for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * splat(Q.fall);
+            if (__builtin_expect(reference[pixel] > Q.trust, 0)) {
+                Floats copy[V], again[V];
+                for (int v = 0; v < V; v++) copy[v] = box[v], again[v] = e[v];
+                follow_again(y, x, key_row, key_column, copy, again);
+                for (int v = 0; v < V; v++) e[v] = again[v];
+            }
+            Floats *sums = this->sums + pixel * (1 + G), moments[V], totals[V];
+            for (int v = 0; v < V; v++) {
+                e[v] = max(e[v], splat(FLOOR));
+                weights[v] = totals[v] = exp2(e[v]);
+                moments[v] = weights[v] * e[v];
+            }
+            sums[0] += sum_of<V>(moments);
+            for (int g = 0; g < G; g++) sums[1 + g] += sum_of<T>(totals + g * T);
+        }
+        if (!any_at_most(least, limit)) return;
+        Ints some = {};
+        for (int v = 0; v < V; v++) some |= candidates(pixel, key_row, key_column, v, box[v]);
+        if (__builtin_expect(!any(some), 1)) return;
+        Floats copy[V], weights_copy[V];
+        for (int v = 0; v < V; v++) copy[v] = box[v], weights_copy[v] = weights[v];
+        keep(y, x, key_row, key_column, copy, weights_copy);
+    }
+
+    __attribute__((noinline)) void follow_again(int y, int x, int key_row, int key_column, const Floats *estimate,
+                                                Floats *e) const {
+        const float least = smallest(estimate) * (float)Q.precision;
+        if (least <= Q.trust) return;
+        Doubles box[2 * V];
+        measure_again(y, x, key_row, key_column, estimate, least, box);
+        exponents((int64_t)y * P.width + x, box, e);
+    }
+
+    INLINE_MEMBER int position(int key_row, int key_column, int v) const {
+        return key_row * P.width + (T > 1 ? wrapped(key_column + v, P.width) : key_column);
+    }
+    INLINE_MEMBER int64_t image(int v) const { return trail->first + (G > 1 ? v * WIDTH : 0); }
+
+    // Lanes whose patch may be among the k nearest: near enough as far as float32 can tell, and not known for a copy of the
+    // last one kept that comes after it.
+    INLINE_MEMBER Ints candidates(int64_t pixel, int key_row, int key_column, int v, Floats box) const {
+        const Ints near = box <= splat(trail->limit[pixel]);
+        if (!any(near)) return near;
+        const Kept &last = trail->last(pixel);
+        const int64_t at = hash_index(key_row, key_column, v), ahead = last.image - image(v);
+        if (ahead >= WIDTH || !S.hashed[at]) return near;
+        const int from = ahead < 0 ? 0 : (int)ahead + (position(key_row, key_column, v) <= last.position);
+        const Hash &hash = S.hashes[at];
+        Ints same = (hash.a == Words{} + last.hash[0]) & (hash.b == Words{} + last.hash[1]);
+        if (Q.signal == 0) same = ~Ints{};  // as good as: all patches are equally far
+        return near & ~(same & (LANES >= Ints{} + from));
+    }
+
+    __attribute__((noinline)) void keep(int y, int x, int key_row, int key_column, const Floats *box,
+                                        const Floats *weights) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
+        for (int v = 0; v < V; v++) {
+            if (!any(box[v] <= splat(trail->limit[pixel]))) continue;
+            const int64_t at = hash_index(key_row, key_column, v);
+            if (!S.hashed[at]) {
+                S.hashes[at] = hash(y, x, key_row, key_column, v);
+                S.hashed[at] = 1;
+            }
+            const Ints near = candidates(pixel, key_row, key_column, v, box[v]);
+            for (int l = 0; l < WIDTH; l++)
+                if (near[l])
+                    trail->insert(pixel, {distance(y, x, key_row, key_column, v, l), weights[v][l],
+                                          (int32_t)(image(v) + l), position(key_row, key_column, v),
+                                          {S.hashes[at].a[l], S.hashes[at].b[l]}});
+        }
+    }
+
+    INLINE_MEMBER int64_t hash_index(int key_row, int key_column, int v) const {
+        return G > 1 ? v * P.pixels() + key_row * P.width + key_column : key_row * P.stride() + key_column + v;
+    }
+
+    // In one order, so that equal patches are equally far to the last bit.
+    __attribute__((noinline)) double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
+        double sum = 0;
+        each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
+            const auto code = k[(T > 1 ? v * channels() : v * P.pixels() * channels()) + i][lane];
+            const double d = q[i] - Q.signal * (Q.levels ? Q.levels[(int)code] : code);
+            sum += d * d;
+        });
+        return sum;
+    }
+
+    __attribute__((noinline)) Hash hash(int y, int x, int key_row, int key_column, int v) const {
+        Hash hash = {};
+        uint32_t n = 0;
+        each_number(y, x, key_row, key_column, [&](const float *, const Key *k, int i) {
+            Words word = (Words)code(k, i, v) + n * 0x9e3779b9u;
+            word = (word ^ (word >> 16)) * 0x7feb352du;
+            word = (word ^ (word >> 15)) * 0x846ca68bu;
+            word ^= word >> 16;
+            hash.a += word;
+            hash.b += word * (2 * n++ + 1);
+        });
+        return hash;
     }
 
     static float at(const Floats *a, int half, int lane) { return a[half / 2][half % 2 * (WIDTH / 2) + lane]; }
 
     // The box of eight patches, the first or second half of a vector.
+    Doubles measure(int y, int x, int key_row, int key_column, int half) const {
+        const int v = half / 2;
+        if (Q.levels) return half % 2 ? measure<true, true>(y, x, key_row, key_column, v)
+                                      : measure<true, false>(y, x, key_row, key_column, v);
+        return half % 2 ? measure<false, true>(y, x, key_row, key_column, v)
+                        : measure<false, false>(y, x, key_row, key_column, v);
+    }
+
     template <bool LEVELS, bool SECOND>
     __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int v) const {
-        const int c = channels(), h = P.height, w = P.width;
-        Doubles sums[2] = {};
-        auto add_square = [&](Doubles &sum, const float *q, const Key *k, int i) {
+        Doubles sum = {};
+        each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
             const Floats codes = code(k, i, v);
             const Doubles half = SECOND ? high(codes) : low(codes);
             const Doubles d = q[i] - Q.signal * (LEVELS ? look_up(Q.levels, half) : half);
             sum += d * d;
-        };
+        });
+        return sum;
+    }
+
+    // Every number of a pixel's window and of a key's, in one order, to visit(q, k, i): numbers i from q and from k.
+    template <class Visit>
+    INLINE_MEMBER void each_number(int y, int x, int key_row, int key_column, Visit visit) const {
+        const int c = channels(), h = P.height, w = P.width;
         for (int a = -r; a <= r; a++) {
             if (!P.wraps && (y + a < 0 || y + a >= h)) continue;
             const int row = wrapped(y + a, h), there = wrapped(key_row + a, h);
             const int stop = P.wraps ? r + 1 : std::min(r + 1, w - x);
             for (int b = P.wraps ? -r : std::max(-r, -x); b < stop;) {
                 const int qx = wrapped(x + b, w), kx = wrapped(key_column + b, w);
-                const int run = std::min({stop - b, w - qx, w - kx}), numbers = run * c;
+                const int run = std::min({stop - b, w - qx, w - kx});
                 const float *q = Q.pixels + (row * w + qx) * c;
                 const Key *k = key(there, kx);
-                int i = 0;
-                for (; i + 1 < numbers; i += 2) add_square(sums[0], q, k, i), add_square(sums[1], q, k, i + 1);
-                if (i < numbers) add_square(sums[0], q, k, i);
+                for (int i = 0; i < run * c; i++) visit(q, k, i);
                 b += run;
             }
         }
-        return sums[0] + sums[1];
     }
 };
 
@@ -478,17 +673,19 @@ Range columns_of(const Problem &P, int r, int dx, int count) {
 // 2^(reference - precision * box) and of weighted codes.
 struct Window {
     int radius;
-    float *reference;
+    double *reference;
     Floats *sums;  // (pixels, 1 + channels)
     float *inside;  // the penalty for columns of keys whose window crosses the border, otherwise 0
+    const Trail *trail;  // where weights are followed
 };
 
 // Add one block (or SIDE of them) to the sums of one query, for the row shifts in [dy_from, dy_to).
-template <class Key, int C, int T, int G, int R>
+template <class Key, int C, int T, int G, int R, bool TRACE>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
     const int r = window.radius;
-    const Pass<Key, C, T, G, R> pass(P, Q, S, window.reference, window.sums, window.inside, images, r);
+    const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, window.reference, window.sums, window.inside, images, r,
+                                            window.trail);
     for (int dy = dy_from; dy < dy_to; dy++) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
@@ -503,13 +700,20 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window 
     }
 }
 
-template <class Key, int C, int T, int G>
+template <class Key, int C, int T, int G, bool TRACE>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
     constexpr int SHIFTS_OF_FIVE = T == SIDE && C == 1 ? 2 : T;  // then the last five rows stay in the L1 cache
-    if (window.radius == 1) add_block<Key, C, T, G, 1>(P, Q, S, window, images, dy_from, dy_to);
-    else if (window.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2>(P, Q, S, window, images, dy_from, dy_to);
-    else add_block<Key, C, T, G, 0>(P, Q, S, window, images, dy_from, dy_to);
+    if (window.radius == 1) add_block<Key, C, T, G, 1, TRACE>(P, Q, S, window, images, dy_from, dy_to);
+    else if (window.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2, TRACE>(P, Q, S, window, images, dy_from, dy_to);
+    else add_block<Key, C, T, G, 0, TRACE>(P, Q, S, window, images, dy_from, dy_to);
+}
+
+template <class Key, int C, int T, int G>
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
+               int dy_to) {
+    if (window.trail) add_block<Key, C, T, G, true>(P, Q, S, window, images, dy_from, dy_to);
+    else add_block<Key, C, T, G, false>(P, Q, S, window, images, dy_from, dy_to);
 }
 
 // The same for several windows, ascending: the squared differences at a shift are shared, and sums down the columns
@@ -577,15 +781,31 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
 }
 
 // Move the float32 sums of a window into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Window &window, const float *before, double *total, double *weighted) {
+void settle(const Problem &P, const Window &window, const double *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double fall = (double)window.reference[p] - before[p];
+        const double fall = window.reference[p] - before[p];
         const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
         const Floats *sums = window.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
         for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]);
     }
+}
+
+// Move the sums of followed weights, of G blocks, into the double ones: Σ w, Σ w log2 w and shares by image.
+void settle_trail(const Problem &P, const Window &window, int groups, int images, double *total, double *moment) {
+    Floats *sums = window.sums;
+    Doubles shares[2 * SIDE] = {};
+    for (int64_t p = 0; p < P.pixels(); p++, sums += 1 + groups) {
+        moment[p] += sum(sums[0]);
+        for (int g = 0; g < groups; g++) {
+            total[p] += sum(sums[1 + g]);
+            shares[2 * g] += window.trail->share[p] * low(sums[1 + g]);
+            shares[2 * g + 1] += window.trail->share[p] * high(sums[1 + g]);
+        }
+    }
+    for (int i = 0; i < images; i++)
+        window.trail->by_image[window.trail->first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
 // Keys as floats; in each row the first columns follow the last.
@@ -608,10 +828,10 @@ int box_side() { return SIDE; }
 // Bytes of scratch memory for box_sums, which must be aligned to 64. The radius is that of the largest window.
 int64_t box_scratch(int height, int width, int channels, int windows, int radius) {
     const Problem P{0, 0, height, width, channels, radius};
-    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0);
+    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0), keys = hashed_keys(P);
     const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
-                            windows * P.pixels() * (1 + channels);
-    return 4 * (WIDTH * vectors + windows * (P.pixels() + width + 2 * SIDE));
+                            windows * P.pixels() * (1 + std::max(channels, SIDE)) + 2 * keys;
+    return 4 * (WIDTH * vectors + windows * (2 * P.pixels() + width + 2 * SIDE)) + keys;
 }
 
 // Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
@@ -622,14 +842,18 @@ int64_t box_scratch(int height, int width, int channels, int windows, int radius
 // pixels, moved: (batch, height, width, channels). signal, precision, trust: (batch,).
 // reference: (batch, windows, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in
 // units of codes.
+//
+// With trails, one for each noisy image, weights are followed for one window: the reference stays, and weighted becomes
+// (batch, 1, pixels), sums of w log2 w.
 void box_sums(int symmetry, int wraps, int height, int width, int channels, int count, const int32_t *radii,
               const void *codes, const float *levels, double slope, int64_t images, int batch,
               const float *pixels, const float *moved, const double *signal, const double *precision,
               const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
-              char *scratch, float *reference, double *total, double *weighted) {
+              char *scratch, double *reference, double *total, double *weighted, Trail *trails) {
     const Problem P{symmetry, wraps, height, width, channels, radii[count - 1]};
     const bool shifts = symmetry != OWN_POSITION;
-    const int groups = shifts ? 1 : SIDE, at_once = shifts ? 1 : UNSHIFTED_AT_ONCE;
+    const int groups = shifts ? 1 : SIDE, at_once = shifts || trails ? 1 : UNSHIFTED_AT_ONCE;
+    const int values = trails ? 1 + groups : 1 + channels;  // sums of a pixel
     const int64_t size = P.pixels(), numbers = size * channels;
     Scratch S;
     Floats *keys = (Floats *)scratch + SIDE * channels;
@@ -641,14 +865,17 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     S.zeros = S.suffix + row_size(P);
     S.planes = S.zeros + row_size(P);
     Floats *sums = S.planes + (count > 1 ? height * row_size(P) : 0);
-    float *before = (float *)(sums + count * size * (1 + channels)), *penalty = before + count * size;
+    S.hashes = (Hash *)(sums + count * size * values);
+    double *before = (double *)(S.hashes + hashed_keys(P));
+    float *penalty = (float *)(before + count * size);
+    S.hashed = (uint8_t *)(penalty + count * (width + 2 * SIDE));
     if (shifts) {
         memset(scratch, 0, (char *)S.ring - scratch);
         memset(S.zeros, 0, sizeof(Floats) * row_size(P));
     }
     Window windows[count];
     for (int i = 0; i < count; i++) {
-        windows[i] = {radii[i], nullptr, sums + i * size * (1 + channels), penalty + i * (width + 2 * SIDE) + SIDE};
+        windows[i] = {radii[i], nullptr, sums + i * size * values, penalty + i * (width + 2 * SIDE) + SIDE, nullptr};
         for (int x = -SIDE; x < width + SIDE; x++) {
             const int column = wraps ? wrapped(x, width) : x;
             windows[i].inside[x] = column >= radii[i] && column < width - radii[i] ? 0.f : FAR;
@@ -660,24 +887,35 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
 #endif
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
+        if (trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = 0; b < batch; b++) {
             const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
             for (int i = 0; i < count; i++) windows[i].reference = reference + (b * count + i) * size;
-            memcpy(before, windows[0].reference, sizeof(float) * count * size);
-            memset(sums, 0, sizeof(Floats) * count * size * (1 + channels));
+            memcpy(before, windows[0].reference, sizeof(double) * count * size);
+            memset(sums, 0, sizeof(Floats) * count * size * values);
+            int held = 0;
             for (int64_t item = from, end; item < to; item = end) {
                 const int64_t block = item / row_shifts, first = block * groups * WIDTH;
                 end = std::min(to, (block + 1) * row_shifts);
                 const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
-                const int held = (int)std::min<int64_t>(images - first, groups * WIDTH);
+                held = (int)std::min<int64_t>(images - first, groups * WIDTH);
                 const char *stored = (const char *)codes + first * numbers * (levels ? 1 : 4);
+                if (trails) {
+                    trails[b].first = first;
+                    windows[0].trail = &trails[b];
+                    if (b == 0) memset(S.hashed, 0, hashed_keys(P));
+                }
                 if (!shifts) S.keys = stored;
                 else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);
                 else if (b == 0) decode(P, (const Floats *)stored, keys);
                 if (channels == 1) add_block<1>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
                 else if (channels == 3) add_block<3>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
                 else add_block<0>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
+            }
+            if (trails) {
+                settle_trail(P, windows[0], groups, held, total + b * size, weighted + b * size);
+                continue;
             }
             for (int i = 0; i < count; i++) {
                 const int64_t at = (b * count + i) * size;

@@ -21,7 +21,8 @@ from torch import Tensor
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
-from patchmosaic.engines.native import library, pool
+from patchmosaic.engines.native import Trail, library, pool
+from patchmosaic.engines.trace import ZERO_NOISE, Traced
 from patchmosaic.errors import InputError
 from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Rules
@@ -29,6 +30,10 @@ from patchmosaic.symmetry import Rules
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 1.5e-4  # in the log2 of a weight, before a patch is measured again in float64
 _FLOAT32 = 2.0**-24
+_MARGIN = 4e-7  # as in box.cpp
+_UNKNOWN = 1e29  # a box larger than any, there too
+_NONE = 2**31 - 1
+_PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _ITEMS_AT_ONCE = 64
 
 
@@ -84,60 +89,43 @@ class BoxEngine(Engine):
         """
         if any(window % 2 == 0 for window in windows) or windows != sorted(windows):
             raise InputError(f"windows must be odd and ascending, got {windows}")
-        batch, channels, height, width = x.shape
-        native = _library()
-        layout = self._layouts.of(label)
+        return self._work(x, alpha_bars, windows, label).sums()
+
+    def trace(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        label: int | None,
+        k: int,
+    ) -> Traced:
+        """See :meth:`Engine.trace`."""
+        if window is None or self._why_dense(window, x.dtype):
+            return super().trace(x, alpha_bars, window, label, k)
+        images = len(self.dictionary.members(label)) * len(self.dictionary.group)
+        kept = torch.get_num_threads() * (x[0, 0].numel() * k * _PATCH.itemsize + 8 * images)
+        at_once = max(1, self.memory_budget // kept)
+        parts = [
+            self._work(x[i : i + at_once], alpha_bars[i : i + at_once], [window], label, ZERO_NOISE).trace(k)
+            for i in range(0, len(x), at_once)
+        ]
+        return Traced(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _work(
+        self, x: Tensor, alpha_bars: list[float], windows: list[int], label: int | None, least: float = 0.0
+    ) -> "_Work":
+        """What the kernel is asked; the noise 1 - alpha_bar is at least ``least``."""
+        height, width = x.shape[2:]
         radii = np.array([self._radius(window, height, width) for window in windows], np.int32)
-        symmetry, first, shifts = self._row_shifts(int(radii[0]), height)
-        items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
-        workers = max(1, min(torch.get_num_threads(), items))
-        reference = np.full((workers, batch, len(windows), height * width), 1e29, np.float32)
-        total = np.zeros(reference.shape)
-        weighted = np.zeros((*reference.shape, channels))
-        alpha_bar = np.array(alpha_bars)
-        precision, signal = 0.5 / math.log(2) / (1 - alpha_bar), np.sqrt(alpha_bar)
-        pixels = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
-        moved = (pixels - signal.reshape(-1, 1, 1, 1) * layout.offset).astype(np.float32)
-        trust = _trusted(precision).astype(np.float32)
-        skip = math.log2(_LEFT_OUT / (layout.images * height * width)) - 1
-        scratch_size = native.box_scratch(height, width, channels, len(windows), int(radii[-1]))
-        stopped = threading.Event()
-
-        def work(worker: int) -> None:
-            scratch = _scratch.address(scratch_size)
-            first_item, end = (items * (worker + i) // workers for i in (0, 1))
-            for item in range(first_item, end, max(shifts, _ITEMS_AT_ONCE)):
-                if stopped.is_set():  # the interpreter gets a chance to stop
-                    return
-                native.box_sums(
-                    symmetry,
-                    self.rules.padding == "circular",
-                    *(height, width, channels, len(windows)),
-                    radii.ctypes.data,
-                    layout.codes.data_ptr(),
-                    None if layout.levels is None else layout.levels.data_ptr(),
-                    layout.slope,
-                    layout.images,
-                    batch,
-                    *(numbers.ctypes.data for numbers in (pixels, moved, signal, precision, trust)),
-                    skip,
-                    *(first, shifts),
-                    *(item, min(end, item + max(shifts, _ITEMS_AT_ONCE))),
-                    scratch,
-                    *(sums[worker].ctypes.data for sums in (reference, total, weighted)),
-                )
-
-        try:
-            others = [pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, workers)]
-            work(0)
-            for other in others:
-                other.result()
-        finally:
-            stopped.set()
-        maximum = -math.log(2) * reference.astype(np.float64)
-        weighted = layout.offset * total[..., None] + layout.slope * weighted
-        parts = zip(*map(torch.from_numpy, (maximum, total, weighted)), strict=True)
-        return reduce(merge, itertools.starmap(SoftmaxMean, parts))
+        return _Work(
+            x.numpy(),
+            np.array(alpha_bars),
+            np.maximum(1 - np.array(alpha_bars), least),
+            radii,
+            self.rules.padding == "circular",
+            *self._row_shifts(int(radii[0]), height),
+            self._layouts.of(label),
+        )
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -156,6 +144,176 @@ class BoxEngine(Engine):
         return 3, 1 - height, 2 * height - 1
 
 
+class _Work:
+    """Noisy images against a layout, for some windows, by all threads."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        alpha_bar: np.ndarray,
+        noise: np.ndarray,
+        radii: np.ndarray,
+        wraps: bool,
+        symmetry: int,
+        first: int,
+        shifts: int,
+        layout: "_Layout",
+    ):
+        self.batch, self.channels, self.height, self.width = x.shape
+        self.pixels, self.noise, self.radii, self.layout = self.height * self.width, noise, radii, layout
+        self.precision, self.signal = 0.5 / math.log(2) / noise, np.sqrt(alpha_bar)
+        self.noisy = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        moved = self.noisy - self.signal.reshape(-1, 1, 1, 1) * layout.offset
+        self.moved = moved.astype(np.float32)
+        self.trust = _trusted(self.precision).astype(np.float32)
+        self.skip = math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1
+        self.wraps, self.symmetry, self.first, self.shifts = wraps, symmetry, first, shifts
+        self.items = layout.blocks * shifts if symmetry else -(-layout.blocks // _library().box_side())
+        self.workers = max(1, min(torch.get_num_threads(), self.items))
+
+    def sums(self) -> SoftmaxMean:
+        """See :meth:`BoxEngine.sums`."""
+        shape = self.workers, self.batch, len(self.radii), self.pixels
+        reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
+        weighted = np.zeros((*shape, self.channels))
+        self._run(reference, total, weighted)
+        maximum = -math.log(2) * reference
+        weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
+        parts = zip(*map(torch.from_numpy, (maximum, total, weighted)), strict=True)
+        return reduce(merge, itertools.starmap(SoftmaxMean, parts))
+
+    def trace(self, k: int) -> Traced:
+        """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
+        sums = self.sums()
+        normaliser = -(sums.maximum / math.log(2) + sums.total.log2())[:, 0]  # in bits
+        precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
+        reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
+        share = torch.exp2(normaliser - reference)
+        enough = ((reference + _MARGIN * reference.abs() - self.skip) / precision).float()
+        shape = self.workers, self.batch, self.pixels
+        total, moment = np.zeros(shape), np.zeros(shape)
+        limit = np.full(shape, _UNKNOWN, np.float32)
+        kept = np.full((*shape, k), np.array((np.inf, 0, _NONE, _NONE, 0), _PATCH))
+        by_image = np.zeros((*shape[:2], self.layout.images))
+        spread, widen = self._errors()
+        trails = [
+            (Trail * self.batch)(
+                *(
+                    Trail(
+                        k,
+                        *(numbers[i].data_ptr() for numbers in (enough, share)),
+                        *(numbers[worker, i].ctypes.data for numbers in (limit, kept, by_image)),
+                        *(spread[i], widen),
+                    )
+                    for i in range(self.batch)
+                )
+            )
+            for worker in range(self.workers)
+        ]
+        self._run(np.broadcast_to(reference.numpy(), shape), total, moment, trails)
+        parts = total, moment, kept, by_image
+        found = [
+            self._traced(k, reference[i], self.precision[i], *(part[:, i] for part in parts))
+            for i in range(self.batch)
+        ]
+        return Traced(*map(torch.stack, zip(*found, strict=True)))
+
+    def _traced(
+        self,
+        k: int,
+        reference: Tensor,
+        precision: float,
+        total: np.ndarray,
+        moment: np.ndarray,
+        kept: np.ndarray,
+        by_image: np.ndarray,
+    ) -> Traced:
+        """What the workers found for a sample, put together."""
+        shape, layout = (self.height, self.width), self.layout
+        kept = kept.transpose(1, 0, 2).reshape(self.pixels, -1)
+        order = np.lexsort((kept["position"], kept["image"], kept["distance"]))[:, :k]
+        best = np.take_along_axis(kept, order, 1).T
+        image, element = np.divmod(np.where(best["image"] == _NONE, 0, best["image"]), layout.elements)
+        orbit = layout.members[image].numpy() * layout.elements + element
+        sources = torch.from_numpy(orbit * self.pixels + best["position"])
+        distances, counted = (torch.from_numpy(best[name].copy()) for name in ("distance", "weight"))
+        weights, moments = (torch.from_numpy(sums.sum(0)) for sums in (total, moment))
+        exact = torch.exp2(reference - distances * precision).sum(0) + (weights - counted.sum(0)).clamp(min=0)
+        of_images = torch.zeros(layout.dictionary_size, dtype=torch.float64)
+        of_images[layout.members] = torch.from_numpy(by_image.sum(0).reshape(-1, layout.elements).sum(1))
+        of_images *= self.pixels / of_images.sum()  # the two passes round differently
+        return Traced(
+            sources.masked_fill(distances.isinf(), -1).unflatten(1, shape),
+            (-math.log(2) * precision * distances).unflatten(1, shape),
+            (exact.log() - math.log(2) * reference).unflatten(0, shape),
+            (math.log(2) * (weights.log2() - moments / weights)).clamp(min=0).unflatten(0, shape),
+            of_images,
+        )
+
+    def _errors(self) -> tuple[Float[np.ndarray, " b"], float]:
+        """How far the root of a box in float32 may err, and then by which factor the box.
+
+        Every number's difference errs by the rounding of the noisy pixel, of the scale, of their product and of the
+        line through the levels: together at most u (moved + 6 signal), u = 2^-24, for training pixels in [-1, 1].
+        What is squared and summed then errs by u for every operation on its way.
+        """
+        span = 2 * int(self.radii[-1]) + 1
+        numbers = span * span * self.channels
+        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) + 6 * self.signal
+        return math.sqrt(numbers) * _FLOAT32 * of_one, 1 + (2 * span + self.channels + 8) * _FLOAT32
+
+    def _run(
+        self,
+        reference: np.ndarray,
+        total: np.ndarray,
+        weighted: np.ndarray,
+        trails: "list[ctypes.Array[Trail]] | None" = None,
+    ) -> None:
+        """Have each worker add its share of the images to its part of the sums."""
+        native, layout = _library(), self.layout
+        size = native.box_scratch(
+            self.height, self.width, self.channels, len(self.radii), int(self.radii[-1])
+        )
+        at_once = max(self.shifts, _ITEMS_AT_ONCE)
+        stopped = threading.Event()
+
+        def work(worker: int) -> None:
+            scratch = _scratch.address(size)
+            first_item, end = (self.items * (worker + i) // self.workers for i in (0, 1))
+            for item in range(first_item, end, at_once):
+                if stopped.is_set():  # the interpreter gets a chance to stop
+                    return
+                native.box_sums(
+                    self.symmetry,
+                    self.wraps,
+                    *(self.height, self.width, self.channels, len(self.radii)),
+                    self.radii.ctypes.data,
+                    layout.codes.data_ptr(),
+                    None if layout.levels is None else layout.levels.data_ptr(),
+                    layout.slope,
+                    layout.images,
+                    self.batch,
+                    *(
+                        numbers.ctypes.data
+                        for numbers in (self.noisy, self.moved, self.signal, self.precision, self.trust)
+                    ),
+                    self.skip,
+                    *(self.first, self.shifts),
+                    *(item, min(end, item + at_once)),
+                    scratch,
+                    *(sums[worker].ctypes.data for sums in (reference, total, weighted)),
+                    None if trails is None else trails[worker],
+                )
+
+        try:
+            others = [pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, self.workers)]
+            work(0)
+            for other in others:
+                other.result()
+        finally:
+            stopped.set()
+
+
 class _Layout(NamedTuple):
     """Training images in the kernel's order (blocks, height, width, channels, lanes).
 
@@ -166,8 +324,15 @@ class _Layout(NamedTuple):
     levels: Tensor | None
     offset: float
     slope: float
-    images: int
     blocks: int
+    members: Tensor  # the training images, ascending
+    elements: int  # of the group, image by image
+    dictionary_size: int
+
+    @property
+    def images(self) -> int:
+        """With their orbits."""
+        return len(self.members) * self.elements
 
 
 class _Layouts:
@@ -194,20 +359,21 @@ class _Layouts:
         native = _library()
         lanes, side = native.box_lanes(), native.box_side()
         encoding = _encoding(self.dictionary.levels)
-        images = len(members) * len(self.dictionary.group)
-        blocks = -(-images // lanes)
+        elements = len(self.dictionary.group)
+        blocks = -(-len(members) * elements // lanes)
         channels, height, width = self.dictionary.shape
         dtype = torch.float32 if encoding.levels is None else torch.uint8
         codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
         filled = 0
         for part in members.split(lanes):
-            for stored in self.dictionary.stored(part):
-                coded = stored if encoding.codes is None else encoding.codes[stored.int()]
-                for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
-                    block, lane = divmod(filled, lanes)
-                    codes[block, ..., lane : lane + 1] = image
-                    filled += 1
-        return _Layout(codes, encoding.levels, encoding.offset, encoding.slope, images, blocks)
+            stored = torch.stack(self.dictionary.stored(part), 1).flatten(0, 1)
+            coded = stored if encoding.codes is None else encoding.codes[stored.int()]
+            for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+                block, lane = divmod(filled, lanes)
+                codes[block, ..., lane : lane + 1] = image
+                filled += 1
+        evenly = encoding.offset, encoding.slope
+        return _Layout(codes, encoding.levels, *evenly, blocks, members, elements, len(self.dictionary))
 
 
 class _Encoding(NamedTuple):

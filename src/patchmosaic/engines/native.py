@@ -15,6 +15,17 @@ from patchmosaic.errors import InputError
 _BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 
 
+class Trail(ctypes.Structure):
+    """What box.cpp finds out about the weights of a noisy image."""
+
+    _fields_ = [
+        ("k", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("enough", "share", "limit", "kept", "by_image")),
+        *((name, ctypes.c_double) for name in ("spread", "widen")),
+        ("first", ctypes.c_int64),  # set by box.cpp
+    ]
+
+
 class Patches(ctypes.Structure):
     """Training images as screen.cpp reads them."""
 
@@ -98,6 +109,7 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
         *[c_int] * 2,  # first_shift, row_shifts
         *[c_int64] * 2,  # item_from, item_to
         *[pointer] * 4,  # scratch, reference, total, weighted
+        ctypes.POINTER(Trail),  # or None
     ]
     patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
     for size in (found.screen_leaf, found.screen_group, found.screen_lanes):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from patchmosaic.engines import native
 from patchmosaic.engines.base import Certified, Engine
+from patchmosaic.engines.trace import Traced
 from patchmosaic.engines.tree import FLOAT32, REACH, Layout, Patches, Tree, classes, compiled, in_parallel
 from patchmosaic.symmetry import position_blocks
 
@@ -70,6 +71,17 @@ class ScreenedEngine(Engine):
             for i, *answer in zip(left, *exact, strict=True):
                 found[i] = Certified(*answer)
         return Certified(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
+    def trace(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        window: int | None,
+        label: int | None,
+        k: int,
+    ) -> Traced:
+        """See :meth:`Engine.trace`; nothing is left out."""
+        return self.exact.trace(x, alpha_bars, window, label, k)
 
     def explain(self, window: int | None, dtype: torch.dtype) -> str:
         """See :meth:`Engine.explain`."""

@@ -16,8 +16,11 @@ constexpr int SIDE = 4;    // vectors side by side
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
 typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
+
+constexpr Ints LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE Doubles low(Floats a) {
@@ -35,8 +38,10 @@ INLINE double sum(Doubles a) {
 
 #if defined(__AVX512F__)
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE Floats min(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 #else
 INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 #endif
 
 // 2^e for e in [-126, 126], relative error 2e-7.
