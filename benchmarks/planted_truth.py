@@ -2,10 +2,11 @@
 
     python benchmarks/planted_truth.py digits mnist-train.parquet cifar10-train.parquet --limit 2000
 
-Asked are the pixels whose window lies in one block and occurs once among all windows inside the training images.
-"Found": the best source is the pixel that was copied, and holds the majority of belief. "Told": of the pixels whose
-window occurs more than once, the share that is called ambiguous. Noise: its standard deviation in grey levels of 255;
-the sources are those of the noisy picture in the limit of zero noise.
+Noise: its standard deviation s in grey levels of 255; provenance is asked at that noise level, alpha_bar = 1 / (1 + s^2), or
+in the limit of zero noise. Asked are the pixels whose window lies in one block and occurs once among all windows inside
+the training images, the next one being farther than 9 s. "Found": the best source is the pixel that was copied and holds
+the majority of belief. "Clear": pixels within blocks whose best source holds the majority, "right": of these, those that
+name a pixel with the planted window. "Told": of pixels whose window occurs more than once, those called ambiguous.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 import patchmosaic as pm
 from patchmosaic import presets
+from patchmosaic.engines.trace import ZERO_NOISE
 
 CASES = [(3, 3), (4, 3), (8, 3), (8, 5), (16, 3), (16, 5), (16, 7)]  # side of a block, window
 NOISES = (0.0, 1.0, 4.0)
@@ -81,40 +83,58 @@ def main():
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--count", type=int, default=4, help="pictures in each case")
     args = parser.parse_args()
-    print(
-        f"{'':20} {'block':>5} {'window':>6} {'noise':>6} {'asked':>6} {'found':>8} {'repeated':>8} {'told':>8}"
-    )
+    heads = ("block", "window", "noise", "asked", "found", "clear", "right", "repeated", "told")
+    print(f"{'':18}" + "".join(f"{head:>9}" for head in heads))
     for source in args.data:
         data = pm.load_dataset(source, limit=args.limit)
-        images = data.images
-        height, width = images.shape[2:]
-        cases = [case for case in CASES if case[0] <= min(height, width)]
-        windows = {window: Windows(images, window) for _, window in cases}
+        cases = [case for case in CASES if case[0] <= min(data.pixels.shape[2:])]
+        windows = {window: Windows(data.images, window) for _, window in cases}
         for side, window in tqdm(cases, leave=False, disable=None):
-            machine = presets.boundary_broken(images, window)
-            rng = np.random.default_rng(0)
-            pictures, truths = zip(*(plant(images, side, rng) for _ in range(args.count)), strict=True)
-            repeats = torch.stack([windows[window].repeats(picture) for picture in pictures])
-            unique = within_blocks(height, width, side, window) & (repeats == 1)
-            for noise in NOISES:
-                disturbance = torch.randn(
-                    len(pictures), *images.shape[1:], generator=torch.Generator().manual_seed(1)
-                )
-                p = pm.provenance(machine, torch.stack(pictures) + noise / 127.5 * disturbance, 1.0, k=2)
-                best = torch.stack([p.image[:, 0], p.row[:, 0], p.col[:, 0]], 1)
-                right = (best == torch.stack(truths)).all(1) & ~p.ambiguous
-                several = repeats > 1
-                print(
-                    f"{data.name:20} {side:5} {window:6} {noise:6g} {int(unique.sum()):6} "
-                    f"{share(right & unique, unique)} {int(several.sum()):8} "
-                    f"{share(p.ambiguous & several, several) if noise == 0 else '':>8}",
-                    flush=True,
-                )
+            lines(data, side, window, windows[window], args.count)
+
+
+def lines(data, side, window, known, count):
+    """One for each noise level."""
+    images = data.images
+    machine, rng = presets.boundary_broken(images, window), np.random.default_rng(0)
+    pictures, truths = (
+        torch.stack(part) for part in zip(*(plant(images, side, rng) for _ in range(count)), strict=True)
+    )
+    repeats = torch.stack([known.repeats(picture) for picture in pictures])
+    within = within_blocks(*images.shape[2:], side, window)
+    clean = machine.trace(pictures, 1.0, k=2)
+    apart = (-2 * ZERO_NOISE * clean.logits[:, 1]).sqrt()  # from the second nearest window
+    for level in NOISES:
+        s = level / 127.5
+        alpha_bar = 1 / (1 + s**2)
+        disturbance = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
+        p = pm.provenance(machine, alpha_bar**0.5 * (pictures + s * disturbance), alpha_bar, k=2)
+        asked, clear, several = within & (repeats == 1) & (apart > 9 * s), within & ~p.ambiguous, repeats > 1
+        best = torch.stack([p.image[:, 0], p.row[:, 0], p.col[:, 0]], 1)
+        found = (best == truths).all(1) & ~p.ambiguous
+        same = found | (clear & same_window(images, pictures, best, window))
+        told = share(p.ambiguous & several, several) if level == 0 else ""
+        numbers = (side, window, level, int(asked.sum()), share(found & asked, asked), int(clear.sum()))
+        last = (share(same & clear, clear), int(several.sum()), told)
+        print(f"{data.name:18}" + "".join(f"{number:>9}" for number in (*numbers, *last)), flush=True)
+
+
+def same_window(images, pictures, best, window):
+    """Whether the window of the best source is that of the picture, number by number."""
+    r = window // 2
+    padded, ours = (torch.nn.functional.pad(part, [r] * 4) for part in (images, pictures))
+    same = torch.zeros(best[:, 0].shape, dtype=torch.bool)
+    for b, i, j in (best[:, 0] >= 0).nonzero().tolist():
+        n, y, x = best[b, :, i, j].tolist()
+        same[b, i, j] = torch.equal(
+            padded[n, :, y : y + window, x : x + window], ours[b, :, i : i + window, j : j + window]
+        )
+    return same
 
 
 def share(part, whole):
     """In per cent; a dash of nothing."""
-    return f"{100 * int(part.sum()) / int(whole.sum()):6.1f} %" if whole.any() else f"{'-':>8}"
+    return f"{100 * int(part.sum()) / int(whole.sum()):.1f} %" if whole.any() else "-"
 
 
 if __name__ == "__main__":

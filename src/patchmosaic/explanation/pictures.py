@@ -138,24 +138,26 @@ def steps(subject: Subject, explanation: Explanation) -> Any:
 
 
 def belief(subject: Subject, explanation: Explanation) -> Any:
-    """Effective number of patches per pixel against time."""
+    """Effective number of patches against time, of pixels with one source in the end and of those with several."""
     page, panels = plots.figure(1, 1, 7.6, 4.6)
     panel, times = panels[0, 0], [step.time for step in explanation.steps]
-    effective = torch.stack([step.found.effective.flatten() for step in explanation.steps])
-    low, middle, high = (effective.quantile(q, 1) for q in (0.25, 0.5, 0.75))
+    effective = torch.stack([step.found.effective[0] for step in explanation.steps])
     patches = [step.patches for step in explanation.steps]
     panel.plot(times, patches, "--", color=plots.FAINT, label="all that may stand in")
-    panel.fill_between(
-        times, low, high, color=plots.COLOURS[0], alpha=0.18, linewidth=0, label="half of the pixels"
-    )
-    panel.plot(
-        times, middle, color=plots.COLOURS[0], linewidth=2, marker="o", markersize=4, label="median pixel"
-    )
+    several = explanation.mosaics[subject.name].number < 0
+    for which, colour, label in (
+        (several, plots.COLOURS[3], "pixels that several patches fit in the end"),
+        (~several, plots.COLOURS[0], "pixels with one source in the end"),
+    ):
+        if bool(which.any()):
+            low, middle, high = (effective[:, which].quantile(q, 1) for q in (0.25, 0.5, 0.75))
+            panel.fill_between(times, low, high, color=colour, alpha=0.18, linewidth=0)
+            panel.plot(times, middle, color=colour, linewidth=2, marker="o", markersize=4, label=label)
     panel.set_yscale("log")
     panel.set_ylim(0.8)
     panel.invert_xaxis()
     panel.set_xlabel("time t: from noise (left) to picture (right)", fontsize=10)
-    panel.set_ylabel("effective number of training patches", fontsize=10)
+    panel.set_ylabel("effective number of patches: median, and half of the pixels shaded", fontsize=10)
     panel.legend(frameon=False, fontsize=10, loc="lower left")
     panel.grid(axis="y", color="#e4e4e8", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
@@ -208,14 +210,14 @@ def _draw_borders(panel: Any, number: Int[Tensor, "h w"]) -> None:
     across = (number[:, 1:] != number[:, :-1]).nonzero().tolist()
     lines = [[(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)] for y, x in down]
     lines += [[(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)] for y, x in across]
-    _add_lines(panel, lines, _BORDER, 1.4)
+    _add_lines(panel, lines, _BORDER, min(1.6, 26 / max(number.shape)))
 
 
 def _outline(panel: Any, marked: Bool[Tensor, "h w"], colour: str) -> None:
     """A square around each marked pixel."""
     corners = ((-0.45, -0.45), (0.45, -0.45), (0.45, 0.45), (-0.45, 0.45), (-0.45, -0.45))
     squares = [[(x + dx, y + dy) for dx, dy in corners] for y, x in marked.nonzero().tolist()]
-    _add_lines(panel, squares, colour, 1.3)
+    _add_lines(panel, squares, colour, min(1.6, 32 / max(marked.shape)))
 
 
 def _add_lines(panel: Any, lines: Sequence[Sequence[tuple[float, float]]], colour: str, width: float) -> None:
