@@ -2,11 +2,12 @@
 
     python benchmarks/planted_truth.py digits mnist-train.parquet cifar10-train.parquet --limit 2000
 
-Noise: its standard deviation s in grey levels of 255; provenance is asked at that noise level, alpha_bar = 1 / (1 + s^2), or
-in the limit of zero noise. Asked are the pixels whose window lies in one block and occurs once among all windows inside
-the training images, the next one being farther than 9 s. "Found": the best source is the pixel that was copied and holds
-the majority of belief. "Clear": pixels within blocks whose best source holds the majority, "right": of these, those that
-name a pixel with the planted window. "Told": of pixels whose window occurs more than once, those called ambiguous.
+Noise: its standard deviation s in grey levels of 255; provenance is asked at that noise level, alpha_bar = 1 / (1 +
+s^2), or in the limit of zero noise. Asked are the pixels whose window lies in one block and occurs once among all
+windows inside the training images, the next one being farther than 9 s. "Found": the best source is the pixel that was
+copied and holds the majority of belief. "Clear": pixels within blocks whose best source holds the majority; "right": of
+these, those that name a pixel with the planted window. "Told": of pixels whose window occurs more than once, those
+called ambiguous.
 """
 
 import argparse
