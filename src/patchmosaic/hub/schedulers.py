@@ -52,12 +52,12 @@ def authors_scheduler(steps: int | None = None) -> Any:
 
 
 def _betas(alpha_bars: list[float]) -> list[float]:
-    """Betas whose float32 running product stays with ``alpha_bars``: each makes up for the rounding before it."""
-    betas, product = [], torch.ones((), dtype=torch.float32)
+    """Betas whose running product stays with ``alpha_bars``: each makes up for the rounding, to float32, before it."""
+    betas, product = [], 1.0
     for wanted in alpha_bars:
-        beta = torch.tensor(1 - wanted / float(product), dtype=torch.float32)
-        product = product * (1.0 - beta)
-        betas.append(float(beta))
+        alpha = float(torch.tensor(wanted / product, dtype=torch.float32))
+        product *= alpha
+        betas.append(1 - alpha)
     return betas
 
 
