@@ -47,6 +47,11 @@ class Dictionary:
         return len(self._codes)
 
     @property
+    def codes(self) -> Shaped[Tensor, "n c h w"]:
+        """The images as stored: indices into ``levels``, or floats where there are no levels."""
+        return self._codes
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self._codes.device

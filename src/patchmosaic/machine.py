@@ -80,7 +80,7 @@ class ScoreMachine(Denoiser):
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
         self.dictionary = Dictionary(images, labels, group)
-        self._engine_name, self._memory_budget, self._tol = engine, memory_budget, float(tol)
+        self._engine_name, self._memory_budget, self.tol = engine, memory_budget, float(tol)
         self._choose_engine()
 
     def to(self, device: torch.device | str) -> "ScoreMachine":
@@ -97,7 +97,7 @@ class ScoreMachine(Denoiser):
     def _choose_engine(self) -> None:
         engine = engines.choose(self._engine_name, self.dictionary.device)
         exact = engine(self.dictionary, self.rules, self._memory_budget)
-        self.engine = engines.ScreenedEngine(exact, self._tol) if self._tol else exact
+        self.engine = engines.ScreenedEngine(exact, self.tol) if self.tol else exact
 
     def explain_engine(self, alpha_bar: float = 0.5, dtype: torch.dtype = torch.float32) -> str:
         """One line: which engine works at this noise level for images of this dtype, and why."""

@@ -72,14 +72,16 @@ def pairs(
     return page
 
 
-def grid(images: Float[Tensor, "b c h w"], title: str, subtitle: str) -> "Image.Image":
-    """Pictures in [-1, 1] side by side, about 1,000 pixels wide."""
+def grid(
+    images: Float[Tensor, "b c h w"], title: str, subtitle: str, columns: int | None = None
+) -> "Image.Image":
+    """Pictures in [-1, 1] side by side, so many in a line, or as many as take about 1,000 pixels."""
     from PIL import Image, ImageDraw, ImageFont
 
     count, _, height, width = images.shape
     scale = max(1, 96 // max(height, width))
     cell_width, cell_height = scale * width + 2 * _GAP, scale * height + 2 * _GAP
-    columns = min(count, max(1, 1000 // cell_width))
+    columns = columns or min(count, max(1, 1000 // cell_width))
     title_font, font = ImageFont.load_default(20), ImageFont.load_default(13)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))

@@ -1,0 +1,7 @@
+"""At home in diffusers: machines as models, a pipeline, and the authors' schedule as a scheduler."""
+
+from patchmosaic.hub.model import ScoreMachineModel
+from patchmosaic.hub.pipeline import ScoreMachinePipeline
+from patchmosaic.hub.schedulers import authors_scheduler
+
+__all__ = ["ScoreMachineModel", "ScoreMachinePipeline", "authors_scheduler"]
