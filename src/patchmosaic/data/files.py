@@ -10,12 +10,14 @@ from patchmosaic.data.folder import folder_source
 from patchmosaic.data.idx import idx_source, is_idx
 from patchmosaic.data.parquet import parquet_source
 from patchmosaic.data.source import Source
+from patchmosaic.data.webdataset import webdataset_source
 from patchmosaic.errors import InputError
 
 READERS: dict[str, Callable[[Path], Source]] = {
     ".parquet": parquet_source,
     ".npz": npz_source,
     ".npy": npy_source,
+    ".tar": webdataset_source,
 }
 
 
