@@ -85,7 +85,8 @@ def load_dataset(
               Ganguli, ICML 2025, arXiv 2412.20292);
             - a folder of image files, one subfolder per class or none;
             - a .parquet file in the Hub's layout; a .tar shard of WebDataset (image files, classes in .cls files); a
-              .npz or .npy file with uint8 images, or float images in [-1, 1]; an IDX file, plain or .gz, with its labels file beside it;
+              .npz or .npy file with uint8 images, or float images in [-1, 1]; an IDX file, plain or .gz, with its
+              labels file beside it;
             - "hub:NAME": a data set of the Hub, through the optional `datasets` library.
         size: crop the centre square and resize it to size by size (bilinear, antialiased), 1 to 4096.
         channels: 1 for grey (ITU-R BT.601 weights), 3 for RGB, None to keep: grey if all images are grey.
