@@ -170,7 +170,7 @@ def test_every_build_agrees(tmp_path):
         "images = torch.randint(0, 256, (100, 3, 8, 8), generator=rng, dtype=torch.uint8)\n"
         "x = torch.randn(2, 3, 8, 8, generator=rng)\n"
         "machine = pm.ScoreMachine(images, None, 5, 'translation', engine='box')\n"
-        "torch.save(machine.denoise(x, 0.8), sys.argv[2])\n"
+        "torch.save((machine.denoise(x, 0.8), *machine.trace(x, 0.8)), sys.argv[2])\n"
     )
     answers = []
     for path in built:
@@ -178,6 +178,7 @@ def test_every_build_agrees(tmp_path):
         answers.append(torch.load(tmp_path / "d.pt"))
     for answer in answers[1:]:
         torch.testing.assert_close(answer, answers[0], rtol=0, atol=TOLERANCE)
+        assert torch.equal(answer[1], answers[0][1])
 
 
 def test_auto_is_the_fastest_that_can_run(monkeypatch):
