@@ -301,6 +301,7 @@ def test_import_is_nearly_as_fast_as_torch_alone():
             "datasets",
             "numba",
             "diffusers",
+            "skimage",
             "accelerate",
         }
     )

@@ -11,7 +11,6 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from skimage.measure import label
 
 RELATIVE = 0.4  # tolerance of a window, in units of its texture
 TOLERANCE = 12.0  # and at most, in grey levels
@@ -118,6 +117,8 @@ def fragments(
         offsets: (K, 2).
         square: from :func:`differences`.
     """
+    from skimage.measure import label
+
     agree = mean(square, texture.window) <= texture.limits
     evidence = spread(agree & texture.textured, texture.window)
     regions = spread(agree, texture.window)
