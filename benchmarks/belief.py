@@ -43,7 +43,7 @@ def main():
         belief = believe(machine, tqdm(to_the_end(flow), total=21, unit="step", desc=data.name, disable=None))
         draw(panel, belief, (*schedule.times(20), 0.0), f"{data.name}, {len(data):,} images")
     panels[0, 0].set_ylabel("effective number of patches", fontsize=10)
-    panels[0, -1].legend(frameon=False, fontsize=10, loc="lower left")
+    panels[0, 0].legend(frameon=False, fontsize=10, loc="lower left")
     plots.save(page, args.out)
     print(args.out)
 
