@@ -16,7 +16,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; 
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
 p { margin: .4em 0; max-width: 46em; } .faint, th { color: #62626a; }
 .wide { overflow-x: auto; } .wide img { min-width: 620px; } img { display: block; width: 100%; height: auto; }
-img.narrow { max-width: 760px; }
+.wide img.narrow { max-width: 760px; min-width: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: .6em 0; }
 th, td { text-align: right; padding: .3em .7em; border-bottom: 1px solid #e4e4e8; white-space: nowrap; }
 .side { display: flex; flex-wrap: wrap; gap: 8px 48px; } caption { text-align: left; font-weight: 600; }
