@@ -292,6 +292,35 @@ def test_mistakes_are_told(machine, mistake, told):
         mistake(quiet(ScoreMachinePipeline(machine)))
 
 
+def test_without_the_libraries_it_says_which_to_install(tmp_path):
+    blocker = (
+        "import sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('diffusers', 'datasets', 'accelerate', 'transformers'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+    )
+
+    def run(code):
+        return subprocess.run([sys.executable, "-c", blocker + code], capture_output=True, text=True)
+
+    drawn = run(
+        "from patchmosaic.cli import main\n"
+        f"sys.exit(main(['generate', '--limit', '20', '--count', '1', '--steps', '2', '--out', {str(tmp_path)!r}]))"
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    compared = run("from patchmosaic.cli import main; sys.exit(main(['compare', '--count', '1']))")
+    assert compared.returncode == 1
+    assert compared.stderr.strip() == (
+        "patchmosaic: this needs diffusers, which is not installed: pip install diffusers"
+    )
+    hub = run("import patchmosaic.hub")
+    assert hub.stderr.strip().endswith("patchmosaic.hub needs diffusers: pip install diffusers")
+    remote = run("import patchmosaic as pm; pm.load_dataset('hub:mnist')")
+    assert "pip install 'patchmosaic[hub]'" in remote.stderr
+
+
 def test_the_page_runs(tmp_path, monkeypatch):
     """Every snippet of docs/diffusers.md, one after the other."""
     page = Path(__file__).parents[1] / "docs" / "diffusers.md"

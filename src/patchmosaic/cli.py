@@ -64,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"patchmosaic: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        name = (error.name or "patchmosaic").split(".")[0]
+        print(f"patchmosaic: this needs {name}, which is not installed: pip install {name}", file=sys.stderr)
+        return 1
     except MemoryError:
         print("patchmosaic: out of memory; use a smaller --memory, --batch or --limit", file=sys.stderr)
         return 1
