@@ -133,6 +133,17 @@ def test_noise_is_forgiven_and_flat_parts_are_no_evidence():
     assert (flat.verdict, flat.textured, flat.score) == ("mosaic", 0, 0)
 
 
+def test_a_part_of_a_larger_thing_alone_is_no_copy_of_it():
+    training = pictures(6)
+    flat = torch.full_like(training[:1], 128)
+    part = flat.clone()
+    part[..., 2:11, 3:12] = training[4, :, 2:11, 3:12]
+    (alone,) = pm.audit(part, training, flat)
+    assert alone.fragments[0].image == 4
+    assert alone.textured == Texture.of(training[4].numpy(), 7).pixels.sum()
+    assert alone.score == alone.fragments[0].area / alone.textured < 0.5
+
+
 def test_texture_is_the_standard_deviation_of_a_window():
     picture = pictures(1, 3)[0].numpy()
     texture = Texture.of(picture, 5)

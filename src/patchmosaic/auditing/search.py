@@ -18,7 +18,8 @@ class Finding:
     """What of a picture is copied.
 
     Attributes:
-        textured: pixels in textured windows.
+        textured: pixels in textured windows, of the picture or of the source of its largest fragment, whichever are
+            more: a short stroke that is also in a long one is no copy of it.
         fragments: the largest first.
         shares: for each size of windows, the share of the textured ones that is copied whole from one place.
     """
@@ -74,7 +75,11 @@ class Search:
         images, offsets = alignments[:, 0], alignments[:, 1:]
         square = differences(picture, self.training[images].numpy(), offsets)
         shares = {size: _share(Texture.of(picture, size), square) for size in self.sizes}
-        return Finding(int(texture.pixels.sum()), fragments(texture, images, offsets, square), shares)
+        found, textured = fragments(texture, images, offsets, square), int(texture.pixels.sum())
+        if found:
+            source = Texture.of(self.training[found[0].image].numpy(), self.window)
+            textured = max(textured, int(source.pixels.sum()))
+        return Finding(textured, found, shares)
 
 
 def _share(texture: Texture, square: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from patchmosaic.auditing.fragments import Fragment
 from patchmosaic.auditing.search import Finding
 
-COPY = 2 / 3  # share of the picture's texture in one fragment from which it is a copy
+COPY = 2 / 3  # share of the texture in one fragment from which it is a copy
 FALSE_ALARMS = 0.01  # share of real pictures that may be called partial copies
 CONFIDENCE = 0.95
 _LEAST = 0.25  # share of the picture that its texture counts as, at least
@@ -37,9 +37,10 @@ class Report:
 
     Attributes:
         verdict: "copy", "partial copy" or "mosaic" (no part larger than real pictures share by chance).
-        score: share of the picture's texture that its largest fragment holds, in [0, 1].
+        score: share of the texture, its own or its source's, that its largest fragment holds, in [0, 1].
         fragments: disjoint parts copied from one place each, the largest first.
-        textured: pixels in windows that are not flat; only they count.
+        textured: pixels in windows that are not flat, in the picture or in the source of its largest fragment,
+            whichever are more.
         shares: for each size of windows, the share of the textured ones that is copied whole from one place.
     """
 
