@@ -61,9 +61,9 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
         f"<p>Every textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "
         f"largest fragment holds at least {found['copy_from']:.0%} of the texture, the picture's or the source's. "
-        f"<strong>Partial copy</strong>: it holds more than {limit['score']:.1%}, as at most 1 % of real pictures do (confidence "
-        f"{limit['confidence']:.0%}, from {limit['pictures']} {origin}). <strong>Mosaic</strong>: anything else."
-        f"{aside}</p>\n"
+        f"<strong>Partial copy</strong>: it holds more than {limit['score']:.1%}, as at most 1 % of real pictures do "
+        f"(confidence {limit['confidence']:.0%}, from {limit['pictures']} {origin}). "
+        f"<strong>Mosaic</strong>: anything else.{aside}</p>\n"
     )
 
 
