@@ -562,7 +562,7 @@ def test_classes_without_labels_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "hint"),
     [
-        ("a.txt", b"text", ".parquet, .npz, .npy or .idx"),
+        ("a.txt", b"text", ".parquet, .npz, .npy, .tar or .idx"),
         ("a.png", b"text", "give a folder of images"),
         ("a.parquet", b"text", "download or write it again"),
         ("a.parquet", b"", "download or write it again"),
