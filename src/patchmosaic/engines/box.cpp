@@ -6,6 +6,8 @@
 //
 // Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
 // place. Where that is too little, the patches that matter are measured again in double (`measure`).
+//
+// A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
 #include <algorithm>
 #include <cmath>
