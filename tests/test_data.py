@@ -10,7 +10,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -195,11 +195,25 @@ class FakeTable(list):  # type: ignore[type-arg]
         super().__init__(records)
         self.features = features
 
+    taken: ClassVar[list[int]] = []
+
+    @staticmethod
+    def from_list(records: list[dict[str, Any]], features: dict[str, Any]) -> FakeTable:
+        return FakeTable(records, features)
+
     def __getitem__(self, key: Any) -> Any:
         return [record[key] for record in self] if isinstance(key, str) else super().__getitem__(key)
 
     def select_columns(self, names: list[str]) -> FakeTable:
         return FakeTable([{name: record[name] for name in names} for record in self], self.features)
+
+    def cast_column(self, name: str, kind: Any) -> FakeTable:
+        assert kind.decode is False
+        return self
+
+    def take(self, count: int) -> FakeTable:
+        self.taken.append(count)
+        return FakeTable(self[:count], self.features)
 
     def select(self, rows: list[int]) -> FakeTable:
         return FakeTable([list(self)[row] for row in rows], self.features)
@@ -208,13 +222,14 @@ class FakeTable(list):  # type: ignore[type-arg]
 @pytest.fixture
 def fake_hub(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module: Any = types.ModuleType("datasets")
-    module.Image = type("Image", (), {})
+    module.Image = type("Image", (), {"__init__": lambda self, decode=True: setattr(self, "decode", decode)})
+    module.Dataset = FakeTable
     module.ClassLabel = type("ClassLabel", (), {"names": list(NAMES)})
     pictures = [Image.fromarray(image) for image in GREY]
     records = [{"id": i, "pic": pictures[i], "kind": int(LABELS[i])} for i in range(9)]
     kinds = {"id": object(), "pic": module.Image(), "kind": module.ClassLabel()}
 
-    def load(name: str, split: str) -> FakeTable:
+    def load(name: str, split: str, streaming: bool) -> FakeTable:
         if name != "someone/bugs":
             raise FileNotFoundError(f"no\n{name}")
         if split == "bare":
@@ -234,6 +249,19 @@ def test_hub_round_trip(fake_hub: types.ModuleType) -> None:
     assert data.class_names == NAMES
     assert data.indices.tolist() == [1, 4, 7]
     assert data.name == "bugs-test"
+
+
+def test_the_beginning_of_a_hub_set_is_streamed(fake_hub: types.ModuleType) -> None:
+    FakeTable.taken.clear()
+    data = load_dataset("hub:someone/bugs", limit=4)
+    assert FakeTable.taken == [4]
+    assert_pixels(data, GREY[:4])
+    assert data.labels is not None
+    assert data.labels.tolist() == LABELS[:4].tolist()
+    assert data.class_names == NAMES
+    load_dataset("hub:someone/bugs", limit=4, seed=0)
+    load_dataset("hub:someone/bugs", limit=2, classes="bee")
+    assert FakeTable.taken == [4], "these may need every row"
 
 
 def test_hub_refusals(fake_hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

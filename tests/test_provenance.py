@@ -97,6 +97,18 @@ def test_attributes_fit_together():
     torch.testing.assert_close(everything.entropy, entropy, rtol=0, atol=1e-4)
 
 
+def test_top_images_are_those_of_most_pixels():
+    images = training_images((1, 6, 6), 5, "floats")
+    found = pm.provenance(presets.equivariant_local(images, locality=3), images[[3, 1]], 1.0)
+    top = found.top_images(2)
+    assert top.indices[:, 0].tolist() == [3, 1]
+    assert top.indices.shape == top.scores.shape == (2, 2)
+    assert bool((top.scores[:, 0] >= top.scores[:, 1]).all())
+    torch.testing.assert_close(found.by_image.T.gather(1, top.indices), top.scores)
+    with pytest.raises(pm.InputError, match="1 to 5"):
+        found.top_images(6)
+
+
 def test_what_does_not_exist_is_named_so():
     """A corner pixel has one patch in each image."""
     machine = presets.boundary_broken(training_images((1, 5, 5), 2, "floats"), 3)

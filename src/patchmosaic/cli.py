@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, remedy
 
 _DESCRIPTION = """\
 Closed-form score machines: what a convolutional diffusion model will draw, with no training, and from which
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"patchmosaic: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        name = (error.name or "patchmosaic").split(".")[0]
-        print(f"patchmosaic: this needs {name}, which is not installed: pip install {name}", file=sys.stderr)
+        name = error.name or "patchmosaic"
+        print(f"patchmosaic: this needs {name}, which is not installed: {remedy(name)}", file=sys.stderr)
         return 1
     except MemoryError:
         print("patchmosaic: out of memory; use a smaller --memory, --batch or --limit", file=sys.stderr)

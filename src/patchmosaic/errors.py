@@ -1,5 +1,26 @@
-"""The one exception for input a user can mend."""
+"""Errors that a user can mend: unusable input, and libraries that are not installed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRAS = {"accelerate": "networks", "datasets": "hub", "diffusers": "networks"}
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to do instead, in one line."""
+
+
+@contextmanager
+def needed_by(who: str) -> Iterator[None]:
+    """Around imports of libraries that not everyone installs: what is missing, and the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = error.name or str(error)
+        raise ModuleNotFoundError(f"{who} needs {name}: {remedy(name)}", name=name) from None
+
+
+def remedy(module: str) -> str:
+    """The command that installs a module."""
+    name = module.split(".")[0]
+    return f"pip install 'patchmosaic[{EXTRAS[name]}]'" if name in EXTRAS else f"pip install {name}"

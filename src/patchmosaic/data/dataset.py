@@ -87,7 +87,8 @@ def load_dataset(
             - a .parquet file in the Hub's layout; a .tar shard of WebDataset (image files, classes in .cls files); a
               .npz or .npy file with uint8 images, or float images in [-1, 1]; an IDX file, plain or .gz, with its
               labels file beside it;
-            - "hub:NAME": a data set of the Hub, through the optional `datasets` library.
+            - "hub:NAME": a data set of the Hub, through the optional `datasets` library; with `limit` alone, no more
+              than the first images are downloaded.
         size: crop the centre square and resize it to size by size (bilinear, antialiased), 1 to 4096.
         channels: 1 for grey (ITU-R BT.601 weights), 3 for RGB, None to keep: grey if all images are grey.
         classes: name or number of a class, or several, to keep; labels keep their values.
@@ -103,7 +104,7 @@ def load_dataset(
         InputError: anything wrong with the arguments or the source, told in one line.
     """
     _check_arguments(size, channels, limit, seed)
-    opened = _open_source(source, size, split)
+    opened = _open_source(source, size, split, limit if classes is None and seed is None else None)
     rows = select_rows(opened, classes, limit, seed)
     return Dataset(
         pixels=assemble(opened.read(rows), len(rows), size, channels, opened.name),
@@ -127,11 +128,11 @@ def _check_arguments(size: int | None, channels: int | None, limit: int | None, 
             raise InputError(f"{name} is {value!r}: give a whole number {span}")
 
 
-def _open_source(source: str | os.PathLike[str], size: int | None, split: str) -> Source:
+def _open_source(source: str | os.PathLike[str], size: int | None, split: str, first: int | None) -> Source:
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"source is a {type(source).__name__}: give the name or path of a data set")
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        return hub_source(source.removeprefix(HUB_PREFIX), split)
+        return hub_source(source.removeprefix(HUB_PREFIX), split, first)
     if split != "train":
         raise InputError(
             f"split {split!r} is only for hub:NAME: give {source} the file of that split instead"

@@ -13,8 +13,13 @@ from patchmosaic.data.source import Block, Source, checked_labels, refusing, sta
 from patchmosaic.errors import InputError
 
 
-def hub_source(name: str, split: str) -> Source:
+def hub_source(name: str, split: str, first: int | None = None) -> Source:
     """The first image column and the first class-label column of a data set on the Hub.
+
+    Args:
+        name: as the Hub spells it.
+        split: such as "train".
+        first: stream so many rows and no more, as from a set too large to keep; None: all, downloaded once.
 
     Raises:
         InputError: `datasets` is not installed, the data set cannot be had, or it has no images.
@@ -25,7 +30,9 @@ def hub_source(name: str, split: str) -> Source:
     except ImportError as error:
         raise InputError(f"{where} needs the datasets library: pip install 'patchmosaic[hub]'") from error
     with refusing(where, f"check the name, the split {split!r} and the network", Exception):
-        table: Any = datasets.load_dataset(name, split=split)
+        table: Any = datasets.load_dataset(name, split=split, streaming=first is not None)
+        if first is not None:
+            table = _download(table, first)
     features = table.features
     image_column = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
     label_column = next(
@@ -40,6 +47,17 @@ def hub_source(name: str, split: str) -> Source:
     class_names = tuple(features[label_column].names)
     labels, names = checked_labels(table[label_column][:], len(table), class_names, where)
     return Source(title, where, len(table), read, labels, names)
+
+
+def _download(stream: Any, first: int) -> Any:
+    """The beginning of a stream as a table, its images still encoded."""
+    import datasets
+
+    features = stream.features
+    for name, kind in features.items():
+        if isinstance(kind, datasets.Image):
+            stream = stream.cast_column(name, datasets.Image(decode=False))
+    return datasets.Dataset.from_list(list(stream.take(first)), features=features)
 
 
 def _blocks(table: Any, column: str, where: str, rows: np.ndarray) -> Iterator[Block]:

@@ -1,6 +1,8 @@
 """Which training images a command uses: settings that can be recorded and read back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from patchmosaic.data.dataset import Dataset, load_dataset
 
@@ -16,6 +18,12 @@ class DataSettings:
     limit: int | None = None
     subset_seed: int | None = None
     split: str = "train"
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "DataSettings":
+        """Those of a ``run.json``, which may hold more beside them; KeyError where it holds fewer."""
+        found = {field.name: record[field.name] for field in fields(DataSettings)}
+        return DataSettings(**{**found, "classes": found["classes"] and tuple(found["classes"])})
 
     def load(self) -> Dataset:
         """The training images."""

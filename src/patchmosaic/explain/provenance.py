@@ -6,14 +6,28 @@ for pictures of any model at a stated noise level or in the limit of zero noise,
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import AlphaBar
+from patchmosaic.errors import InputError
 from patchmosaic.machine import ScoreMachine
 
 MAJORITY = 0.5 + 1e-4  # of a pixel's belief, with room for rounding
+
+
+class TopImages(NamedTuple):
+    """The training images that stand for most of each picture, best first, in the order that captum returns.
+
+    Attributes:
+        indices: of the training images, as given to the machine.
+        scores: float64 weight, summed over the pixels of a picture; among equal weights the first image leads.
+    """
+
+    indices: Int[Tensor, "b k"]
+    scores: Float[Tensor, "b k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +71,17 @@ class Provenance:
         """The values of the best sources, as float64 in [-1, 1]: the picture that they alone would make."""
         best = (part[:, 0] for part in (self.image, self.element, self.row, self.col))
         return machine.dictionary.pixels(*best).movedim(-1, 1).cpu()
+
+    def top_images(self, k: int) -> "TopImages":
+        """The k training images that stand for most of each picture's pixels.
+
+        Raises:
+            InputError: for k below 1 or above the number of training images.
+        """
+        if not 1 <= k <= len(self.by_image):
+            raise InputError(f"k must be 1 to {len(self.by_image)}, the number of training images, not {k}")
+        scores, indices = self.by_image.T.sort(dim=1, descending=True, stable=True)
+        return TopImages(indices[:, :k], scores[:, :k])
 
     @property
     def ambiguous(self) -> Bool[Tensor, "b h w"]:

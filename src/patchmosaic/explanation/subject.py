@@ -1,6 +1,6 @@
 """What is explained: one picture of a finished run, and the machine that drew it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def load_subject(folder: Path, sample: int, machine: str | None, memory_budget: 
 
 def _load_data(folder: Path, record: dict[str, Any]) -> Dataset:
     config = record["config"]
-    data = DataSettings(**{field.name: config[field.name] for field in fields(DataSettings)}).load()
+    data = DataSettings.from_record(config).load()
     if data.fingerprint != record["data"]["fingerprint"]:
         raise InputError(
             f"{config['data']} no longer holds the images that {folder} was made from "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from patchmosaic.errors import InputError
@@ -89,7 +89,7 @@ class ScoreMachinePipeline(DiffusionPipeline):
             raise InputError(f"num_inference_steps must be at least 1, not {steps}")
         if (
             self.scheduler.config.get("timestep_spacing") == "trailing"
-            and _is_ddim(self.scheduler)
+            and isinstance(self.scheduler, DDIMScheduler)
             and count % steps
         ):
             raise InputError(
@@ -132,12 +132,6 @@ class ScoreMachinePipeline(DiffusionPipeline):
             )
         scheduler = getattr(diffusers, name).from_pretrained(folder / "scheduler")
         return cls(ScoreMachineModel.from_pretrained(folder / "unet"), scheduler)
-
-
-def _is_ddim(scheduler: Any) -> bool:
-    from diffusers import DDIMScheduler
-
-    return isinstance(scheduler, DDIMScheduler)
 
 
 def _labels(labels: int | Sequence[int] | None, count: int) -> Tensor | None:

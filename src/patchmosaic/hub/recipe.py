@@ -46,9 +46,7 @@ def build(config: dict[str, Any], folder: Path) -> tuple[ScoreMachine, DataSetti
     Raises:
         InputError: images that cannot be had, or are others than the machine was saved with.
     """
-    source = config["source"] and DataSettings(
-        **{**config["source"], "classes": _tuple(config["source"]["classes"])}
-    )
+    source = config["source"] and DataSettings.from_record(config["source"])
     if (folder / IMAGES).exists():
         images, labels = _unpack(read_tensors(folder / IMAGES)[0])
         where = str(folder / IMAGES)
@@ -81,7 +79,7 @@ def fingerprint(dictionary: Dictionary) -> dict[str, Any]:
 
 def _check(found: dict[str, Any], saved: dict[str, Any], where: str) -> None:
     if found["shape"] != saved["shape"]:
-        there, then = ("x".join(map(str, print_["shape"])) for print_ in (found, saved))
+        there, then = ("x".join(map(str, one["shape"])) for one in (found, saved))
         raise InputError(f"{where} holds images of shape {there}; the machine was saved with {then}")
     different = [name for name in ("pixels", "labels") if found[name] != saved[name]]
     if different:
@@ -104,7 +102,3 @@ def write_images(dictionary: Dictionary, path: Path) -> None:
 def _unpack(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     codes, levels = tensors["codes"], tensors.get("levels")
     return codes if levels is None else levels[codes.int()], tensors.get("labels")
-
-
-def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)

@@ -10,9 +10,11 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from patchmosaic.errors import InputError
+from patchmosaic.nets.network import TRAINING_STEPS
 from patchmosaic.schedule import ArraySchedule, CosineSchedule
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -25,7 +27,7 @@ class Level(NamedTuple):
     scale: float  # the noisy picture of this library, over the model's input
 
 
-def authors_scheduler(steps: int | None = None) -> Any:
+def authors_scheduler(steps: int | None = None) -> DDIMScheduler:
     """The paper's cosine schedule, alpha_bar = cos^2(t / 1.008 pi / 2), as a ``DDIMScheduler``.
 
     Args:
@@ -36,11 +38,9 @@ def authors_scheduler(steps: int | None = None) -> Any:
     Raises:
         InputError: fewer steps than 1.
     """
-    from diffusers import DDIMScheduler
-
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
-    count = math.lcm(1000, steps or 1)
+    count = math.lcm(TRAINING_STEPS, steps or 1)
     wanted = [CosineSchedule().alpha_bar((k + 1) / count) for k in range(count)]
     return DDIMScheduler(
         num_train_timesteps=count,

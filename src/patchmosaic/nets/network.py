@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser, per_sample
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, needed_by
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.records import read_json
 from patchmosaic.schedule import ArraySchedule, CosineSchedule, Schedule
@@ -118,7 +118,7 @@ class Network(Denoiser):
         """What it was trained on; None where no ``run.json``, or one that is not of ``patchmosaic train``, says so."""
         found = self._recorded("config", "data")
         try:
-            return DataSettings(**{**found, "classes": found["classes"] and tuple(found["classes"])})
+            return DataSettings.from_record(found)
         except (KeyError, TypeError):
             return None
 
@@ -191,10 +191,11 @@ def save_network(model: Any, folder: Path) -> None:
 
 def model_kinds() -> dict[str, Any]:
     """The classes that can be trained and loaded, by name."""
-    from diffusers import UNet2DModel
+    with needed_by("a network"):
+        from diffusers import UNet2DModel
 
-    from patchmosaic.nets.resnet import ResNet
-    from patchmosaic.nets.unet import UNet
+        from patchmosaic.nets.resnet import ResNet
+        from patchmosaic.nets.unet import UNet
 
     return {"ResNet": ResNet, "UNet": UNet, "UNet2DModel": UNet2DModel}
 
