@@ -13,12 +13,16 @@ from PIL import Image
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
 from patchmosaic.auditing.audit import held_out_pictures
+from patchmosaic.auditing.drawing import Drawing
 from patchmosaic.auditing.fragments import Texture
+from patchmosaic.auditing.levels import grey_levels
 from patchmosaic.auditing.search import Search
 from patchmosaic.auditing.verdict import threshold
 from patchmosaic.cli import main
 from patchmosaic.engines import native
 from patchmosaic.engines.closest import Windows
+from patchmosaic.nets.network import BUNDLED
+from patchmosaic.records import read_tensors
 
 SIZE = 20
 CIFAR = Path(__file__).parents[2] / "shared" / "data" / "cifar10-train.parquet"
@@ -259,6 +263,39 @@ def test_pictures_of_generate_are_taken_from_its_folder(tmp_path):
     assert json.loads((tmp_path / "audit" / "report.json").read_text())["verdicts"]["copy"] == 2
 
 
+def test_a_network_draws_what_is_audited(tmp_path, monkeypatch, capsys):
+    def audit_network(out, *arguments):
+        drawing = ["--count", "18", "--seed", "5", "--network-steps", "3", "--out", str(tmp_path / out)]
+        return main(["audit", str(BUNDLED), "--limit", "60", *drawing, *arguments])
+
+    assert audit_network("whole") == 0
+    assert "18 pictures: " in capsys.readouterr().out
+    drawn = read_tensors(tmp_path / "whole" / "samples.safetensors")[0]["images"]
+    network = pm.load_network()
+    noise = pm.draw_noise(pm.generators([5 + 17]), network.shape)
+    last = pm.sample(network, noise, 3, network.schedule).images
+    assert torch.equal(drawn[17:], grey_levels(last, "it"))
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["network"]["fingerprint"] == network.fingerprint
+
+    draw = Drawing._batch
+    calls = []
+
+    def interrupted(self, rows):
+        calls.append(rows)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return draw(self, rows)
+
+    monkeypatch.setattr(Drawing, "_batch", interrupted)
+    assert audit_network("cut") == 130
+    assert audit_network("cut", "--resume") == 0
+    assert len(calls) == 3, "the first batch is not drawn again"
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+    assert audit_network("labelled", "--labels", "3") == 1
+    assert "the network has no classes" in capsys.readouterr().err
+
+
 def test_resuming_an_interrupted_audit_gives_the_same_bytes(folder, monkeypatch, capsys):
     assert audit(folder, out="whole") == 0
     verified, calls = Search.__call__, []
@@ -294,6 +331,9 @@ def test_resuming_an_interrupted_audit_gives_the_same_bytes(folder, monkeypatch,
         ("drawn", ["--held-out", "nowhere"], "give digits"),
         ("drawn", ["--held-out-count", "0"], "at least 1"),
         ("drawn", ["--resume"], "nothing to resume"),
+        (BUNDLED, [], "use --size 8"),
+        (BUNDLED, ["--count", "0"], "--count is 0"),
+        (BUNDLED, ["--network-steps", "0"], "--network-steps is 0"),
     ],
 )
 def test_mistakes_take_one_line(folder, capsys, images, arguments, hint):

@@ -4,7 +4,16 @@ import argparse
 import time
 from typing import Any
 
-from patchmosaic.options import add_command, add_data_options, add_output_options, output_folder, settings
+from patchmosaic.options import (
+    add_command,
+    add_data_options,
+    add_device_option,
+    add_labels_option,
+    add_output_options,
+    check_device,
+    output_folder,
+    settings,
+)
 
 _DESCRIPTION = """\
 Tell which generated pictures are copies, partial copies or mosaics of the training images: every window of every
@@ -21,6 +30,8 @@ _EXAMPLES = """\
 examples:
   patchmosaic audit runs/my-run --data mnist-train.parquet --size 32
       pictures that patchmosaic generate drew
+  patchmosaic audit my-pipeline/ --data photos/ --size 32 --count 200
+      a UNet2DModel, or a pipeline with one, saved by diffusers, or a network of patchmosaic train: it draws first
   patchmosaic audit drawn/ --data photos/ --size 32 --held-out other-photos/
       a folder of pictures; real pictures that were not trained on tell what is chance
 
@@ -43,7 +54,8 @@ def add_audit(commands: Any) -> None:
     command.add_argument(
         "images",
         metavar="IMAGES",
-        help="generated pictures: a run folder of patchmosaic generate, or anything that --data takes",
+        help="generated pictures: a run folder of patchmosaic generate, anything that --data takes, or a trained "
+        "network that draws them",
     )
     add_data_options(command)
     rules = command.add_argument_group("rules")
@@ -63,8 +75,21 @@ def add_audit(commands: Any) -> None:
         "--window", type=int, metavar="P", help="side of the smallest copied part, odd (default: 7)"
     )
     rules.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the choice of real pictures (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the choice of real pictures, and the first of a network's (default: 0)",
     )
+    network = command.add_argument_group("pictures of a network")
+    network.add_argument(
+        "--count", type=int, default=100, metavar="N", help="how many it draws (default: 100)"
+    )
+    add_labels_option(network, "all that there are")
+    network.add_argument(
+        "--network-steps", type=int, default=50, metavar="N", help="of its reverse flow (default: 50)"
+    )
+    add_device_option(network)
     add_output_options(command)
 
 
@@ -74,14 +99,15 @@ def _audit(args: argparse.Namespace) -> None:
     from patchmosaic.auditing.settings import Settings
     from patchmosaic.records import read_json
 
+    check_device(args.device)
     config = settings(Settings, args)
     folder = output_folder(args, "audit", config)
-    run = Run(folder, config, config.load())
+    run = Run(folder, config, config.load(), args.device)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'report.html'}")
     else:
         print(
-            f"{len(run.pictures):,} pictures against {len(run.data):,} images of {run.data.name}, "
+            f"{run.count:,} pictures against {len(run.data):,} images of {run.data.name}, "
             f"windows of {run.window} x {run.window}, {len(run.real)} real pictures for comparison"
         )
         started = time.monotonic()

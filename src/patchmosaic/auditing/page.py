@@ -135,7 +135,11 @@ def _every(run: Run, reports: list[Report]) -> str:
 def _settings(run: Run) -> str:
     record = run.files.record
     items: list[tuple[str, Any]] = [(k, v) for k, v in record["config"].items() if v is not None]
-    items += [(f"{name}'s SHA-256", record[name]["fingerprint"]) for name in ("data", "pictures", "held_out")]
+    items += [
+        (f"{name}'s SHA-256", record[name]["fingerprint"])
+        for name in ("data", "pictures", "network", "held_out")
+        if name in record
+    ]
     items += list(record["versions"].items())
     inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(listed(value))}</dd>" for name, value in items)
     return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"

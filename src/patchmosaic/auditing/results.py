@@ -9,8 +9,9 @@ from typing import Any
 
 from patchmosaic.auditing import page
 from patchmosaic.auditing.run import Run
+from patchmosaic.auditing.settings import SAMPLES
 from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
-from patchmosaic.records import write, write_json
+from patchmosaic.records import write, write_json, write_tensors
 
 
 def write_results(run: Run, reports: list[Report], limit: Threshold) -> None:
@@ -19,6 +20,8 @@ def write_results(run: Run, reports: list[Report], limit: Threshold) -> None:
     found = summary(run, reports, limit)
     write(folder / "pictures.csv", lambda path: path.write_text(_table(run, reports)))
     write(folder / "report.html", lambda path: path.write_text(page.report(run, reports, found), "utf-8"))
+    if run.drawing is not None:
+        write_tensors(folder / SAMPLES, {"images": run.pictures})
     write_json(folder / "report.json", found)
     run.files.close()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from patchmosaic.auditing.audit import AT_ONCE, held_out_pictures
+from patchmosaic.auditing.drawing import Drawing
 from patchmosaic.auditing.fragments import Fragment
 from patchmosaic.auditing.levels import check_alike, choose_window, grey_levels
 from patchmosaic.auditing.search import Finding, Search
-from patchmosaic.auditing.settings import Settings
+from patchmosaic.auditing.settings import SAMPLES, Settings
 from patchmosaic.auditing.verdict import Report, Threshold, judge, score, threshold
 from patchmosaic.data import Dataset
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
@@ -32,24 +34,42 @@ class Run:
         folder: where; made if missing.
         settings: what decides the result.
         data: the training images, loaded as the settings say.
+        device: where a network draws its pictures.
 
     Raises:
         InputError: if pictures and training images do not fit together; nothing is written then.
     """
 
-    def __init__(self, folder: Path, settings: Settings, data: Dataset):
+    def __init__(self, folder: Path, settings: Settings, data: Dataset, device: str = "cpu"):
         self.settings, self.data = settings, data
         self.training = grey_levels(data.pixels, "training images")
-        self.pictures = settings.pictures()
-        check_alike(self.pictures, self.training, "the pictures")
+        network = settings.network(device)
+        self.drawing = None if network is None else Drawing(network, settings, data, device)
+        if self.drawing is None:
+            check_alike(self.pictures, self.training, "the pictures")
         self.real, self.hidden = held_out_pictures(
             self.training, settings.real(), settings.seed, settings.held_out_count
         )
         self.window = choose_window(self.training.shape[1:], settings.window)
-        self.files = RunFolder(folder, self._record(), RESULTS)
+        results = RESULTS if self.drawing is None else (*RESULTS, SAMPLES)
+        self.files = RunFolder(folder, self._record(), results)
+
+    @property
+    def count(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures if self.drawing is None else self.drawing.seeds)
+
+    @cached_property
+    def pictures(self) -> Tensor:
+        """What is audited, as bytes (N, C, H, W); a network draws what it has not drawn yet."""
+        return self.settings.pictures() if self.drawing is None else self.drawing.draw(self.files)
 
     def _record(self) -> dict[str, Any]:
-        sets = {"pictures": self.pictures, "held_out": self.real}
+        fingerprints = {"held_out": sha256(self.real.numpy().tobytes()).hexdigest()}
+        if self.drawing is None:
+            fingerprints["pictures"] = sha256(self.pictures.numpy().tobytes()).hexdigest()
+        else:
+            fingerprints["network"] = self.drawing.network.fingerprint
         return {
             "config": asdict(self.settings),
             "data": {
@@ -57,10 +77,7 @@ class Run:
                 "fingerprint": self.data.fingerprint,
                 "shape": list(self.data.pixels.shape),
             },
-            **{
-                name: {"fingerprint": sha256(images.numpy().tobytes()).hexdigest(), "count": len(images)}
-                for name, images in sets.items()
-            },
+            **{name: {"fingerprint": found} for name, found in fingerprints.items()},
             "search": {"window": self.window},
             "versions": versions(),
         }
@@ -70,8 +87,8 @@ class Run:
         from tqdm import tqdm
 
         pixels = self.training.shape[2] * self.training.shape[3]
-        search: list[Search] = []
         nothing = torch.full((len(self.pictures),), -1)
+        search: list[Search] = []
         with tqdm(
             total=len(self.real) + len(self.pictures), unit="picture", desc="auditing", disable=None
         ) as bar:

@@ -11,6 +11,7 @@ from patchmosaic.auditing.levels import grey_levels
 from patchmosaic.data import DataSettings
 from patchmosaic.data.dataset import load_dataset
 from patchmosaic.errors import InputError
+from patchmosaic.nets.network import Network, holds_network, load_network
 from patchmosaic.records import read_tensors
 
 SAMPLES = "samples.safetensors"
@@ -25,10 +26,19 @@ class Settings(DataSettings):
     held_out_count: int = HELD_OUT
     window: int | None = None
     seed: int = 0
+    count: int = 100
+    labels: tuple[int, ...] | None = None
+    network_steps: int = 50
 
     def __post_init__(self) -> None:
-        if self.held_out_count < 1:
-            raise InputError(f"--held-out-count is {self.held_out_count}: give at least 1")
+        for name in ("held_out_count", "count", "network_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 1")
+
+    def network(self, device: str) -> Network | None:
+        """What draws the pictures, where they are not given."""
+        folder = Path(self.images).expanduser()
+        return load_network(folder, device) if holds_network(folder) else None
 
     def pictures(self) -> Tensor:
         """The pictures to be audited, as bytes (N, C, H, W)."""

@@ -151,10 +151,7 @@ def load_network(path: str | Path | None = None, device: str = "cpu") -> Network
     Raises:
         InputError: for a folder that holds no such network, or damaged files.
     """
-    folder = BUNDLED if path is None else Path(path)
-    if (folder / "network").is_dir():  # the run folder of a training
-        folder = folder / "network"
-    place = folder / "unet" if (folder / "unet" / "config.json").exists() else folder
+    folder, place = _find(BUNDLED if path is None else Path(path))
     if not (place / "config.json").exists():
         raise InputError(
             f"{folder} holds no network: give a folder with config.json, as train or diffusers save it"
@@ -176,6 +173,17 @@ def load_network(path: str | Path | None = None, device: str = "cpu") -> Network
         ) from None
     schedule, predicts, steps = _scheduler(folder, place)
     return Network(model.to(device), schedule, predicts, steps, place)
+
+
+def holds_network(path: Path) -> bool:
+    """Whether a folder is of a network, by its files; :func:`load_network` tells whether it can be used."""
+    return (_find(path)[1] / "config.json").exists()
+
+
+def _find(folder: Path) -> tuple[Path, Path]:
+    """Where the run folder of a training, or a pipeline, keeps its network; and the network itself."""
+    folder = folder / "network" if (folder / "network").is_dir() else folder
+    return folder, folder / "unet" if (folder / "unet" / "config.json").exists() else folder
 
 
 def save_network(model: Any, folder: Path) -> None:
