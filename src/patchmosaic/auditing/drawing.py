@@ -54,4 +54,4 @@ class Drawing:
         noise = draw_noise(generators(self.seeds[rows]), self.network.shape).to(self.device)
         labels = None if self.labels is None else self.labels[rows].to(self.device)
         drawn = sample(self.network, noise, self.steps, self.network.schedule, labels)
-        return grey_levels(drawn.images, "the pictures of the network")
+        return grey_levels(drawn.images.clamp(-1, 1), "the pictures of the network")
