@@ -91,6 +91,6 @@ def _fragments(run: "Run", explanation: "Explanation") -> str:
 
 def _settings(run: "Run") -> str:
     record = run.files.record
-    items = {**record["config"], **record["subject"], "data": record["data"]["name"]}
-    items |= {"data's SHA-256": record["data"]["fingerprint"], **record["versions"]}
-    return settings(items.items())
+    items = [*record["config"].items(), *record["subject"].items(), ("data", record["data"]["name"])]
+    items.append(("data's SHA-256", record["data"]["fingerprint"]))
+    return settings([*items, *record["versions"].items()])
