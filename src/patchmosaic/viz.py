@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmosaic.data.pixels import as_bytes
 from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.records import write
 
@@ -21,7 +21,7 @@ def to_pil(image: Float[Tensor, "c h w"], scale: int = 1) -> "Image.Image":
     """One image in [-1, 1], clamped, with every pixel drawn ``scale`` pixels wide."""
     from PIL import Image
 
-    pixels = ((image.detach().cpu().double().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = as_bytes(image.detach().cpu().double())
     array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array).resize(
         (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST

@@ -15,6 +15,7 @@ from patchmosaic.explanation.run import Explanation, TracedStep
 from patchmosaic.explanation.subject import Subject
 from patchmosaic.presets import short
 from patchmosaic.symmetry import transform
+from patchmosaic.viz import to_pil
 
 NAMED = 8  # sources with a colour of their own
 _COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
@@ -70,9 +71,8 @@ def _draw_sources(part: Any, subject: Subject, found: Mosaic) -> None:
         elements = [part.element for part in found.fragments if part.image == image]
         lit = used(found, image, elements[0])
         pixels = subject.machine.dictionary.images(torch.tensor([image]), torch.float32)[0].cpu()
-        shown = rgb(transform(pixels, subject.machine.dictionary.group[elements[0]]))
-        shown = torch.where(lit[..., None], shown, (shown.float() * 0.25 + 168).byte())
-        panel.imshow(shown.numpy())
+        shown = np.asarray(to_pil(transform(pixels, subject.machine.dictionary.group[elements[0]])))
+        panel.imshow(np.where(lit[..., None], shown, (shown * 0.25 + 168).astype(np.uint8)))
         _frame(panel, colour, 3.5)
         kind = (
             ""
@@ -186,14 +186,8 @@ def consistency(subject: Subject, explanation: Explanation) -> Any:
     return page
 
 
-def rgb(image: Float[Tensor, "c h w"]) -> UInt8[Tensor, "h w 3"]:
-    """Pixels in [-1, 1] as bytes."""
-    levels = ((image.detach().double().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return levels.expand(3, -1, -1).movedim(0, -1)
-
-
 def _show(panel: Any, image: Float[Tensor, "c h w"]) -> None:
-    panel.imshow(rgb(image).numpy())
+    panel.imshow(to_pil(image))
     _frame(panel)
 
 
