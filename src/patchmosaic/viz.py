@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmosaic.data.pixels import as_bytes
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _GAP, _PAIR_GAP, _MARGIN, _LINE = 4, 20, 20, 17
+_LIGHT_GREY = 0.76
 
 
 def to_pil(image: Float[Tensor, "c h w"], scale: int = 1) -> "Image.Image":
@@ -26,6 +28,11 @@ def to_pil(image: Float[Tensor, "c h w"], scale: int = 1) -> "Image.Image":
     return Image.fromarray(array).resize(
         (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST
     )
+
+
+def spotlight(image: Float[Tensor, "c h w"], lit: Bool[Tensor, "h w"]) -> Float[Tensor, "c h w"]:
+    """An image in [-1, 1], as it is where it is lit; elsewhere three quarters of light grey hide it."""
+    return torch.where(lit, image, 0.25 * image + 0.75 * _LIGHT_GREY)
 
 
 def pairs(

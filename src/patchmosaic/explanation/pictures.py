@@ -15,7 +15,7 @@ from patchmosaic.explanation.run import Explanation, TracedStep
 from patchmosaic.explanation.subject import Subject
 from patchmosaic.presets import short
 from patchmosaic.symmetry import transform
-from patchmosaic.viz import to_pil
+from patchmosaic.viz import spotlight, to_pil
 
 NAMED = 8  # sources with a colour of their own
 _COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
@@ -69,10 +69,9 @@ def _draw_sources(part: Any, subject: Subject, found: Mosaic) -> None:
     for panel, colour, (image, size) in zip(panels, _COLOURS, found.sources(), strict=False):
         panel.axis("on")
         elements = [part.element for part in found.fragments if part.image == image]
-        lit = used(found, image, elements[0])
         pixels = subject.machine.dictionary.images(torch.tensor([image]), torch.float32)[0].cpu()
-        shown = np.asarray(to_pil(transform(pixels, subject.machine.dictionary.group[elements[0]])))
-        panel.imshow(np.where(lit[..., None], shown, (shown * 0.25 + 168).astype(np.uint8)))
+        source = transform(pixels, subject.machine.dictionary.group[elements[0]])
+        _show(panel, spotlight(source, used(found, image, elements[0])))
         _frame(panel, colour, 3.5)
         kind = (
             ""
