@@ -35,7 +35,7 @@ _MOSAIC = (
     "training image at the same offset form a fragment; where several patches are equally near, as in flat areas, "
     "nobody can tell. Left, "
     "the picture with the borders of its fragments; in the middle, each pixel in the colour of its training image; "
-    "right, the images that most pixels come from, pale but for the parts used."
+    "right, the images that most pixels come from, pale but for the parts used, which are outlined."
 )
 _FLOW = (
     "At every step the machine guesses the clean picture as a mean of training patches. White in the third line: no "
