@@ -101,7 +101,8 @@ def draw(counts: dict[str, dict[str, Counter]], path: Path) -> None:
         shares = table / table.sum(1, keepdims=True)
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
         for (i, j), number in np.ndenumerate(table):
-            panel.text(j, i, number, ha="center", va="center", color=plots.INK)
+            colour = plots.PAPER if shares[i, j] > 0.6 else plots.INK
+            panel.text(j, i, number, ha="center", va="center", color=colour)
         panel.set_xticks(range(len(VERDICTS)), VERDICTS)
         panel.set_yticks(range(len(by_class)), by_class)
         panel.set_title(condition, loc="left", color=plots.INK)

@@ -110,5 +110,6 @@ def curves(record: dict, path: Path) -> None:
         panel.grid(axis="y", color="#e4e4e8", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("share of samples with a wrong count")
-    page.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    *lines, main = zip(*panel.get_legend_handles_labels(), strict=True)  # error bars come last
+    page.legend(*zip(main, *lines, strict=True), loc="outside lower center", ncols=5, frameon=False)
     plots.save(page, path)

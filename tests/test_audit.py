@@ -14,11 +14,13 @@ import patchmosaic as pm
 from mistakes import assert_one_clear_line
 from patchmosaic.auditing.audit import held_out_pictures
 from patchmosaic.auditing.drawing import Drawing
-from patchmosaic.auditing.fragments import Texture
+from patchmosaic.auditing.fragments import Fragment, Texture
 from patchmosaic.auditing.levels import grey_levels
+from patchmosaic.auditing.pictures import panels
 from patchmosaic.auditing.search import Search
 from patchmosaic.auditing.verdict import threshold
 from patchmosaic.cli import main
+from patchmosaic.data.pixels import as_bytes
 from patchmosaic.engines import native
 from patchmosaic.engines.closest import Windows
 from patchmosaic.nets.network import BUNDLED
@@ -122,6 +124,24 @@ def test_fragments_are_disjoint_and_agree_with_their_source():
         y, x = one.mask.nonzero()
         source = train[one.image, 0, y + one.offset[0], x + one.offset[1]].int()
         assert (source - picture[0, y, x].int()).abs().float().mean() < 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_evidence_shows_what_was_copied(channels):
+    train = pictures(9, channels)
+    source, picture = train[7], pictures(1, channels, seed=1)[0]
+    mask, lit = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    mask[4:14, 6:17] = lit[8:18, 2:13] = True
+    picture[:, mask] = source[:, lit] ^ 5
+    shown, where, difference = map(
+        as_bytes, panels(picture, train, Fragment(7, (4, -4), 110, (4, 6, 14, 17), mask.numpy()))
+    )
+    assert torch.equal(shown, picture)
+    assert torch.equal(where[:, lit], source[:, lit])
+    assert (where[:, ~lit] - (0.25 * source[:, ~lit] + 168.3)).abs().max() < 0.51
+    apart = (picture[:, mask].int() - source[:, lit].int()).abs()
+    assert torch.equal(difference[:, mask], (4 * apart).byte())
+    assert bool((difference[:, ~mask] == 255).all())
 
 
 def test_noise_is_forgiven_and_flat_parts_are_no_evidence():

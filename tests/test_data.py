@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchmosaic.data import Dataset, load_dataset
+from patchmosaic.data.pixels import as_bytes, as_floats
 from patchmosaic.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -125,6 +126,17 @@ def test_images_of_bytes_span_minus_one_to_one(tmp_path: Path) -> None:
     assert data.pixels.dtype == torch.uint8
     assert data.images.dtype == torch.float32
     torch.testing.assert_close(data.images, torch.tensor([[[[-1.0, 1.0], [-0.6, 0.6]]]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bytes_come_back_from_floats(dtype: torch.dtype) -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    floats = as_floats(levels).to(dtype)
+    assert torch.equal(as_bytes(floats), levels)
+    third = 1 / (3 * 127.5)
+    assert torch.equal(as_bytes(floats - third), levels)
+    assert torch.equal(as_bytes(floats + third), levels)
+    assert as_bytes(torch.tensor([-1.9, 1.9], dtype=dtype)).tolist() == [0, 255]
 
 
 def test_fingerprint_is_stable_and_tells_pixels_labels_and_shape_apart() -> None:

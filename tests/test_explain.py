@@ -61,6 +61,7 @@ def test_a_drawn_picture_is_explained(runs, tmp_path, capsys):
     assert {row["class"] for row in rows} == {"5"}
     page = (out / "explain.html").read_text()
     assert 'src="data:image/png;base64,' in page
+    assert "<dt>machine</dt><dd>bbels</dd>" in page
     assert "http" not in page.replace("http-equiv", "")
 
 

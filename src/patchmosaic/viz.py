@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchmosaic.data.pixels import as_bytes
 from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.records import write
 
@@ -15,17 +16,23 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _GAP, _PAIR_GAP, _MARGIN, _LINE = 4, 20, 20, 17
+_LIGHT_GREY = 0.76
 
 
 def to_pil(image: Float[Tensor, "c h w"], scale: int = 1) -> "Image.Image":
     """One image in [-1, 1], clamped, with every pixel drawn ``scale`` pixels wide."""
     from PIL import Image
 
-    pixels = ((image.detach().cpu().double().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = as_bytes(image.detach().cpu().double())
     array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array).resize(
         (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST
     )
+
+
+def spotlight(image: Float[Tensor, "c h w"], lit: Bool[Tensor, "h w"]) -> Float[Tensor, "c h w"]:
+    """An image in [-1, 1], as it is where it is lit; elsewhere three quarters of light grey hide it."""
+    return torch.where(lit, image, 0.25 * image + 0.75 * _LIGHT_GREY)
 
 
 def pairs(

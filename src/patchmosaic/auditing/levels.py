@@ -5,6 +5,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from patchmosaic.data.pixels import as_bytes
 from patchmosaic.errors import InputError
 
 _BEYOND = 2.0  # networks overshoot [-1, 1]; pictures in 0..255 do so by far
@@ -34,7 +35,7 @@ def grey_levels(images: Tensor | np.ndarray, what: str) -> UInt8[Tensor, "n c h 
     if float(images.abs().max()) > _BEYOND:
         low, high = (float(bound) for bound in images.aminmax())
         raise InputError(f"{what} must be scaled to [-1, 1], but span [{low:.4g}, {high:.4g}]")
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return as_bytes(images)
 
 
 def check_alike(images: Tensor, training: Tensor, what: str) -> None:

@@ -6,27 +6,16 @@ from typing import Any
 from patchmosaic.auditing.pictures import panels
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.verdict import VERDICTS, Report
-from patchmosaic.comparison.html import listed, pixels, row
+from patchmosaic.html import document, pixels, row, settings, table
 
 _SHOWN = 60  # pictures of a verdict whose evidence is drawn
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; margin: 0 auto; padding: 24px 16px; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
-p { margin: .4em 0; max-width: 46em; } .faint, figcaption span, th { color: #62626a; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; margin: .6em 0; }
-th, td { text-align: right; white-space: nowrap; padding: .3em .6em; border-bottom: 1px solid #e4e4e8; }
-th { font-weight: 400; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+_STYLE = """\
 .wide { overflow: auto; max-height: 32em; } .wide th { position: sticky; top: 0; background: #fff; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 20px 28px; margin: 1em 0; }
-figure { margin: 0; } .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px; }
-.pixels { display: block; image-rendering: pixelated; width: 100%; outline: 1px solid #e4e4e8; outline-offset: -1px; }
-figcaption { font-size: .8rem; line-height: 1.4; margin-top: 4px; }
+.gallery { grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 20px 28px; }
+.three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px; }
+.pixels { outline: 1px solid #e4e4e8; outline-offset: -1px; }
 .counts { display: flex; flex-wrap: wrap; gap: 4px 36px; margin: 1em 0; } .counts strong { font-size: 1.7rem; }
 .counts span { display: block; color: #62626a; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
-dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 560px) { table { font-size: .78rem; } th, td { padding: .3em .3em; } }
 """
 _NAMES = {"copy": "Copies", "partial copy": "Partial copies", "mosaic": "Mosaics"}
 
@@ -35,12 +24,7 @@ def report(run: Run, reports: list[Report], found: dict[str, Any]) -> str:
     """The page."""
     galleries = (_gallery(run, reports, verdict) for verdict in VERDICTS)
     parts = (_headline(run, found), *galleries, _sizes(reports), _every(run, reports), _settings(run))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>Copies of {escape(run.data.name)}</title>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n{''.join(parts)}</body></html>\n"
-    )
+    return document(f"Copies of {run.data.name}", _STYLE, "".join(parts))
 
 
 def _headline(run: Run, found: dict[str, Any]) -> str:
@@ -110,11 +94,11 @@ def _sizes(reports: list[Report]) -> str:
             means = (sum(one.shares[size] for one in some) / len(some) for size in sizes)
             sources = sum(one.sources for one in some) / len(some)
             lines.append(row(_NAMES[verdict], *(f"{mean:.1%}" for mean in means), f"{sources:.1f}"))
-    head = row("", *(f"{size} × {size}" for size in sizes), "sources", cell="th")
+    heads = ("", *(f"{size} × {size}" for size in sizes), "sources")
     return (
         '<h2>By size of window</h2>\n<p class="faint">Share of the textured windows that are copied whole from one '
-        'place, and number of training images used; means over the pictures.</p>\n<div class="wide"><table>'
-        f"<thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>\n"
+        "place, and number of training images used; means over the pictures.</p>\n"
+        f'<div class="wide">{table(heads, lines)}</div>\n'
     )
 
 
@@ -125,21 +109,18 @@ def _every(run: Run, reports: list[Report]) -> str:
         source = "" if largest is None else str(int(run.data.indices[largest.image]))
         area = "" if largest is None else str(largest.area)
         lines.append(row(str(i), one.verdict, f"{one.score:.3f}", area, source, str(one.sources)))
-    head = row("picture", "verdict", "score", "largest", "from image", "sources", cell="th")
+    heads = ("picture", "verdict", "score", "largest", "from image", "sources")
     return (
         '<h2>Every picture</h2>\n<p class="faint">pictures.csv holds more columns, report.json every fragment.</p>\n'
-        f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>\n'
+        f'<div class="wide">{table(heads, lines)}</div>\n'
     )
 
 
 def _settings(run: Run) -> str:
     record = run.files.record
-    items: list[tuple[str, Any]] = [(k, v) for k, v in record["config"].items() if v is not None]
-    items += [
+    prints = (
         (f"{name}'s SHA-256", record[name]["fingerprint"])
         for name in ("data", "pictures", "network", "held_out")
         if name in record
-    ]
-    items += list(record["versions"].items())
-    inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(listed(value))}</dd>" for name, value in items)
-    return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"
+    )
+    return settings([*record["config"].items(), *prints, *record["versions"].items()])

@@ -5,31 +5,27 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from patchmosaic.auditing.fragments import Fragment
+from patchmosaic.data.pixels import as_floats
+from patchmosaic.viz import spotlight
 
-_DIM = 0.25
 _AMPLIFIED = 4
 
 
 def panels(
     picture: UInt8[Tensor, "c h w"], training: UInt8[Tensor, "n c h w"], fragment: Fragment
-) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
+) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"], Float[Tensor, "c h w"]]:
     """Pictures in [-1, 1].
 
     Returns:
-        The picture; the training image, dim where it is not copied; the absolute difference times four on the copied
+        The picture; the training image, pale where it is not copied; the absolute difference times four on the copied
         part, blank elsewhere.
     """
-    source, mask = training[fragment.image], torch.from_numpy(fragment.mask)
+    shown, source = as_floats(picture), as_floats(training[fragment.image])
     dy, dx = fragment.offset
-    lit = torch.zeros_like(mask)
-    rows, columns = mask.nonzero().T
+    rows, columns = fragment.mask.nonzero()
+    lit = torch.zeros(fragment.mask.shape, dtype=torch.bool)
     lit[rows + dy, columns + dx] = True
-    difference = torch.full(picture.shape, 255.0)
-    moved = source[:, rows + dy, columns + dx].float()
-    difference[:, rows, columns] = _AMPLIFIED * (picture[:, rows, columns].float() - moved).abs()
-    dimmed = source.float() * torch.where(lit, 1.0, _DIM) + 255 * (1 - _DIM) * ~lit
-    return _shown(picture.float()), _shown(dimmed), _shown(difference)
-
-
-def _shown(image: Tensor) -> Tensor:
-    return (image.clamp(0, 255) / 127.5 - 1).expand(3, -1, -1)
+    difference = torch.ones_like(shown)
+    moved = source[:, rows + dy, columns + dx]
+    difference[:, rows, columns] = (_AMPLIFIED * (shown[:, rows, columns] - moved).abs() - 1).clamp(max=1)
+    return shown, spotlight(source, lit), difference

@@ -4,34 +4,18 @@ from html import escape
 from typing import Any
 
 from patchmosaic.comparison.compare import Comparison, percent
-from patchmosaic.comparison.html import listed, pixels, row, uri
 from patchmosaic.comparison.pictures import describe_shown, shown, stacked
 from patchmosaic.comparison.run import Run
 from patchmosaic.comparison.scatter import scatters
+from patchmosaic.html import document, listed, pixels, png, row, settings, table, uri
 from patchmosaic.presets import LONG_NAMES, short
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; margin: 0 auto; padding: 24px 16px; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
-p { margin: .4em 0; max-width: 46em; } .faint, figcaption span, th { color: #62626a; }
-img { display: block; } .pixels { image-rendering: pixelated; width: 100%; }
-.side { display: flex; flex-wrap: wrap; gap: 8px 36px; align-items: flex-start; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; margin: .6em 0; }
-caption { text-align: left; font-weight: 600; padding: 0 0 .3em; }
-th, td { text-align: right; white-space: nowrap; padding: .3em .45em; border-bottom: 1px solid #e4e4e8; }
-th { font-weight: 400; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } .best td { font-weight: 650; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)); gap: 18px 10px; margin: 1em 0; }
-figure { margin: 0; } figure img + img { margin-top: 4px; }
-figcaption { font-size: .77rem; line-height: 1.35; margin-top: 4px; }
-.panels img { width: 380px; max-width: 100%; height: auto; }
-.wide { overflow-x: auto; } .wide td { padding: .2em .6em; } .wide .pixels { width: 36px; margin-left: auto; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
-dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 560px) {
-  table { font-size: .78rem; } th, td { padding: .3em .27em; } .summary :is(th, td):nth-child(4) { display: none; }
-}
+_STYLE = """\
+.best td { font-weight: 650; }
+.gallery { grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)); gap: 18px 10px; }
+figure img + img { margin-top: 4px; } .panels img { width: 380px; max-width: 100%; height: auto; }
+.wide :is(th, td) { padding-block: .2em; } .wide .pixels { width: 36px; margin-left: auto; }
+@media (max-width: 560px) { .summary :is(th, td):nth-child(4) { display: none; } }
 """
 
 
@@ -45,12 +29,7 @@ def report(run: Run, result: Comparison) -> str:
         _per_seed(run, result),
         _settings(run),
     )
-    title = f"Network and theory on {escape(run.data.name)}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n{''.join(parts)}</body></html>\n"
-    )
+    return document(f"Network and theory on {run.data.name}", _STYLE, "".join(parts))
 
 
 def _headline(run: Run, result: Comparison) -> str:
@@ -94,9 +73,8 @@ def _table(found: dict[str, Any]) -> str:
         )
         for name, of in machines.items()
     ]
-    head = row("", "r median", "mean", "5–95 %", "r² median", "R² median", "beats IS", cell="th")
-    caption = f"<caption>Network in {found['network_steps']} steps</caption>"
-    return f'<table class="summary">{caption}<thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    heads = ("", "r median", "mean", "5–95 %", "r² median", "R² median", "beats IS")
+    return table(heads, lines, f"Network in {found['network_steps']} steps", kind="summary")
 
 
 def _gallery(run: Run, result: Comparison) -> str:
@@ -122,7 +100,8 @@ def _panels(result: Comparison) -> str:
     if not panels:
         return ""
     pictures = "".join(
-        f'<img alt="r of {short(name)} against r of IS" src="{uri(panel)}">' for name, panel in panels.items()
+        f'<img alt="r of {short(name)} against r of IS" src="{uri(png(panel))}">'
+        for name, panel in panels.items()
     )
     return (
         "<h2>Seed by seed against the ideal machine</h2>\n<p>Each dot is one seed: above the diagonal, "
@@ -145,24 +124,20 @@ def _per_seed(run: Run, result: Comparison) -> str:
     heads = (f"{short(machine)}</th><th>r</th><th>R²" for machine in found)
     return (
         f'<h2>Every seed</h2>\n<p class="faint">Network in {result.main} steps. per_seed.csv holds every measure.'
-        f'</p>\n<div class="wide"><table><thead>{row("", "network", *heads, cell="th")}</thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
+        f'</p>\n<div class="wide">{table(("", "network", *heads), lines)}</div>\n'
     )
 
 
 def _settings(run: Run) -> str:
     record = run.files.record
-    items: list[tuple[str, Any]] = [
-        (name, value) for name, value in record["config"].items() if value is not None and name != "seeds"
-    ]
-    seeds = record["config"]["seeds"]
+    config = dict(record["config"])
+    seeds = config.pop("seeds")
+    items = list(config.items())
     items.append(("seeds", f"{len(seeds)}, from {min(seeds)} to {max(seeds)}"))
     for name, locality in record["locality"].items():
         if locality["windows"] is not None:
             items.append(
                 (f"windows of {short(name)}", f"{listed(locality['windows'])} ({locality['source']})")
             )
-    items += [("network's SHA-256", record["network"]["fingerprint"])]
-    items += [("data's SHA-256", record["data"]["fingerprint"]), *record["versions"].items()]
-    inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(listed(value))}</dd>" for name, value in items)
-    return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"
+    items += [(f"{name}'s SHA-256", record[name]["fingerprint"]) for name in ("network", "data")]
+    return settings([*items, *record["versions"].items()])

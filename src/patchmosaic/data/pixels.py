@@ -98,3 +98,8 @@ def resize(pixels: Tensor, size: int | None) -> Tensor:
 def as_floats(pixels: Tensor) -> Tensor:
     """Float32 in [-1, 1] from uint8; anything else as it is."""
     return pixels.float().div_(127.5).sub_(1) if pixels.dtype == torch.uint8 else pixels
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Uint8 from floats in [-1, 1], clamped and rounded as their dtype does it."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,38 +1,25 @@
 """``explain.html``: the whole explanation in one file that fetches nothing."""
 
-import base64
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from patchmosaic.comparison.html import row
+from patchmosaic.html import document, row, settings, table, uri
 from patchmosaic.presets import short
 
 if TYPE_CHECKING:
     from patchmosaic.explanation.run import Explanation, Run
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1e; max-width: 1120px; margin: 0 auto; padding: 24px 16px; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4em; } h2 { font-size: 1.2rem; margin: 2em 0 .4em; }
-p { margin: .4em 0; max-width: 46em; } .faint, th { color: #62626a; }
-.wide { overflow-x: auto; } .wide img { min-width: 620px; } img { display: block; width: 100%; height: auto; }
-.wide img.narrow { max-width: 760px; min-width: 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: .6em 0; }
-th, td { text-align: right; padding: .3em .7em; border-bottom: 1px solid #e4e4e8; white-space: nowrap; }
-.side { display: flex; flex-wrap: wrap; gap: 8px 48px; } caption { text-align: left; font-weight: 600; }
-th { font-weight: 400; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em 1.2em; font-size: .92rem; }
-dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
+_STYLE = """\
+img { width: 100%; height: auto; } .wide img { min-width: 620px; } .wide img.narrow { max-width: 760px; min-width: 0; }
 """
 _ROWS = 8  # fragments listed
 
 
 def page(run: "Run", explanation: "Explanation", summary: dict[str, Any]) -> str:
     """The page; its pictures are the files that are already in the folder."""
-    subject = run.subject
-    title = f"Where the pixels of {escape(subject.caption)} come from"
+    title = f"Where the pixels of {run.subject.caption} come from"
     parts = (
-        f"<h1>{title}</h1>\n{_headline(run, summary)}",
+        f"<h1>{escape(title)}</h1>\n{_headline(run, summary)}",
         _section("Mosaic", _MOSAIC, run, "mosaic.png"),
         _fragments(run, explanation),
         _section("From noise to picture", _FLOW, run, "steps.png"),
@@ -40,11 +27,7 @@ def page(run: "Run", explanation: "Explanation", summary: dict[str, Any]) -> str
         _section("Local consistency", _CONSISTENCY, run, "consistency.png", "narrow"),
         _settings(run),
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n{''.join(parts)}</body></html>\n"
-    )
+    return document(title, _STYLE, "".join(parts))
 
 
 _MOSAIC = (
@@ -52,7 +35,7 @@ _MOSAIC = (
     "training image at the same offset form a fragment; where several patches are equally near, as in flat areas, "
     "nobody can tell. Left, "
     "the picture with the borders of its fragments; in the middle, each pixel in the colour of its training image; "
-    "right, the images that most pixels come from, pale but for the parts used."
+    "right, the images that most pixels come from, pale but for the parts used, which are outlined."
 )
 _FLOW = (
     "At every step the machine guesses the clean picture as a mean of training patches. White in the third line: no "
@@ -81,8 +64,7 @@ def _headline(run: "Run", summary: dict[str, Any]) -> str:
 
 
 def _section(title: str, text: str, run: "Run", picture: str, kind: str = "") -> str:
-    content = base64.b64encode((run.files.path / picture).read_bytes()).decode()
-    image = f'<img class="{kind}" alt="{title}" src="data:image/png;base64,{content}">'
+    image = f'<img class="{kind}" alt="{title}" src="{uri((run.files.path / picture).read_bytes())}">'
     return f'<h2>{title}</h2>\n<p class="faint">{text}</p>\n<div class="wide">{image}</div>\n'
 
 
@@ -101,24 +83,14 @@ def _fragments(run: "Run", explanation: "Explanation") -> str:
             for part in found.fragments[:_ROWS]
         ]
         more = len(found.fragments) - len(lines)
-        head = row(
-            "training image", "class", "pixels", "offset (rows, columns)", "rows", "columns", cell="th"
-        )
+        heads = ("training image", "class", "pixels", "offset (rows, columns)", "rows", "columns")
         rest = f'<p class="faint">and {more} more in fragments.csv</p>' if more > 0 else ""
-        parts.append(
-            f'<div class="wide"><table><caption>{escape(short(name))}</caption><thead>{head}</thead>'
-            f"<tbody>{''.join(lines)}</tbody></table>{rest}</div>\n"
-        )
+        parts.append(f'<div class="wide">{table(heads, lines, escape(short(name)))}{rest}</div>\n')
     return f'<h2>Largest fragments</h2>\n<div class="side">{"".join(parts)}</div>\n'
 
 
 def _settings(run: "Run") -> str:
     record = run.files.record
-    items = {**record["config"], **record["subject"], "data": record["data"]["name"]}
-    items |= {"data's SHA-256": record["data"]["fingerprint"], **record["versions"]}
-    inside = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in items.items()
-        if value is not None
-    )
-    return f"<h2>Settings</h2>\n<dl>{inside}</dl>\n"
+    items = [*record["config"].items(), *record["subject"].items(), ("data", record["data"]["name"])]
+    items.append(("data's SHA-256", record["data"]["fingerprint"]))
+    return settings([*items, *record["versions"].items()])

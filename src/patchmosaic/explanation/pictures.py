@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from patchmosaic import plots
@@ -15,6 +15,7 @@ from patchmosaic.explanation.run import Explanation, TracedStep
 from patchmosaic.explanation.subject import Subject
 from patchmosaic.presets import short
 from patchmosaic.symmetry import transform
+from patchmosaic.viz import spotlight, to_pil
 
 NAMED = 8  # sources with a colour of their own
 _COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
@@ -60,7 +61,7 @@ def _mosaic(part: Any, subject: Subject, name: str, image: Float[Tensor, "c h w"
 
 
 def _draw_sources(part: Any, subject: Subject, found: Mosaic) -> None:
-    """The training images that most pixels come from: what was used as it is, the rest pale."""
+    """The training images that most pixels come from: what was used outlined, the rest pale."""
     panels = part.subplots(2, NAMED // 2, squeeze=False).flatten()
     for panel in panels:
         panel.axis("off")
@@ -68,11 +69,11 @@ def _draw_sources(part: Any, subject: Subject, found: Mosaic) -> None:
     for panel, colour, (image, size) in zip(panels, _COLOURS, found.sources(), strict=False):
         panel.axis("on")
         elements = [part.element for part in found.fragments if part.image == image]
-        lit = used(found, image, elements[0])
         pixels = subject.machine.dictionary.images(torch.tensor([image]), torch.float32)[0].cpu()
-        shown = rgb(transform(pixels, subject.machine.dictionary.group[elements[0]]))
-        shown = torch.where(lit[..., None], shown, (shown.float() * 0.25 + 168).byte())
-        panel.imshow(shown.numpy())
+        source = transform(pixels, subject.machine.dictionary.group[elements[0]])
+        lit = used(found, image, elements[0])
+        _show(panel, spotlight(source, lit))
+        _draw_borders(panel, lit)
         _frame(panel, colour, 3.5)
         kind = (
             ""
@@ -186,14 +187,8 @@ def consistency(subject: Subject, explanation: Explanation) -> Any:
     return page
 
 
-def rgb(image: Float[Tensor, "c h w"]) -> UInt8[Tensor, "h w 3"]:
-    """Pixels in [-1, 1] as bytes."""
-    levels = ((image.detach().double().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return levels.expand(3, -1, -1).movedim(0, -1)
-
-
 def _show(panel: Any, image: Float[Tensor, "c h w"]) -> None:
-    panel.imshow(rgb(image).numpy())
+    panel.imshow(to_pil(image))
     _frame(panel)
 
 
@@ -204,13 +199,13 @@ def _frame(panel: Any, colour: str = "#d4d4d8", width: float = 0.8) -> None:
         spine.set(color=colour, linewidth=width)
 
 
-def _draw_borders(panel: Any, number: Int[Tensor, "h w"]) -> None:
-    """Lines between pixels of different fragments."""
-    down = (number[1:] != number[:-1]).nonzero().tolist()
-    across = (number[:, 1:] != number[:, :-1]).nonzero().tolist()
+def _draw_borders(panel: Any, what: Shaped[Tensor, "h w"]) -> None:
+    """Lines between pixels of different fragments, or of what is used and what is not."""
+    down = (what[1:] != what[:-1]).nonzero().tolist()
+    across = (what[:, 1:] != what[:, :-1]).nonzero().tolist()
     lines = [[(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)] for y, x in down]
     lines += [[(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)] for y, x in across]
-    _add_lines(panel, lines, _BORDER, min(1.6, 26 / max(number.shape)))
+    _add_lines(panel, lines, _BORDER, min(1.6, 26 / max(what.shape)))
 
 
 def _outline(panel: Any, marked: Bool[Tensor, "h w"], colour: str) -> None:
