@@ -31,8 +31,7 @@ def frame_and_blocks(
         return local_frame(height, width, window, rules.padding), position_blocks(
             height, width, window, rules
         )
-    wraps = rules.translation and rules.padding == "circular"
-    keys = torch.arange(height * width if wraps else 1)[None]
+    keys = torch.arange(height * width if rules.wraps else 1)[None]
     return Frame(height, width, 0, 0, "circular"), (Block(torch.zeros(1, 1, dtype=torch.long), keys),)
 
 

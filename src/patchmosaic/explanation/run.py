@@ -135,7 +135,7 @@ class Run:
         if not path.exists():
             found = provenance(self.subject.machine, x, alpha_bar, self.k, labels)
             write_tensors(path, _tensors(found))
-        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.wraps)
+        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.rules.wraps)
 
     def finish(self, explanation: Explanation) -> None:
         """Write the results."""
