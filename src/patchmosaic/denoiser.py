@@ -50,10 +50,9 @@ def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[flo
     values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten()
     if len(values) not in (1, batch):
         raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
-    if clean and not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError("alpha_bar must lie in [0, 1]")
-    if not clean and not bool(((values >= 0) & (values < 1)).all()):
-        raise InputError("alpha_bar must lie in [0, 1): at alpha_bar = 1 the image is already clean")
+    if not bool(((values >= 0) & ((values <= 1) if clean else (values < 1))).all()):
+        allowed = "[0, 1]" if clean else "[0, 1): at alpha_bar = 1 the image is already clean"
+        raise InputError(f"alpha_bar must lie in {allowed}")
     return values.expand(batch).tolist()
 
 

@@ -89,11 +89,6 @@ class ScoreMachine(Denoiser):
         self._choose_engine()
         return self
 
-    @property
-    def wraps(self) -> bool:
-        """Whether patches may come from over the border of the training images."""
-        return self.rules.translation and self.rules.padding == "circular"
-
     def _choose_engine(self) -> None:
         engine = engines.choose(self._engine_name, self.dictionary.device)
         exact = engine(self.dictionary, self.rules, self._memory_budget)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-_NEGLIGIBLE = -80.0  # log of a weight beside the largest; exp is slow where it underflows
+NEGLIGIBLE = -80.0  # log of a weight beside the largest; exp is slow where it underflows
 
 
 class SoftmaxMean(NamedTuple):
@@ -37,7 +37,7 @@ def update(
     float64 logits with float32 values cost float32 exponentials and lose no accuracy to large logits.
     """
     maximum = logits.amax(dim=-1)
-    logits = (logits - _finite(maximum).unsqueeze(-1)).clamp_(min=_NEGLIGIBLE)
+    logits = (logits - _finite(maximum).unsqueeze(-1)).clamp_(min=NEGLIGIBLE)
     weights = logits.to(values.dtype).exp_()
     sums = (weights @ F.pad(values, (0, 1), value=1.0)).double()
     return merge(state, SoftmaxMean(maximum, sums[..., -1], sums[..., :-1]))

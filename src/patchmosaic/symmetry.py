@@ -51,8 +51,13 @@ class Rules:
             raise InputError(f"padding must be 'zeros' or 'circular', not {self.padding!r}")
         if self.keys not in ("all", "inside"):
             raise InputError(f"keys must be 'all' or 'inside', not {self.keys!r}")
-        if self.keys == "inside" and not (self.translation and self.padding == "circular"):
+        if self.keys == "inside" and not self.wraps:
             raise InputError("keys='inside' needs symmetry='translation' and padding='circular'")
+
+    @property
+    def wraps(self) -> bool:
+        """Whether patches may come from over the border of the training images."""
+        return self.translation and self.padding == "circular"
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,13 @@ level, with (psi, |psi|^2).
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.engines.base import Engine
-from patchmosaic.engines.windows import Frame, features, frame_and_blocks, pad
+from patchmosaic.engines.windows import Frame, features, frame_and_blocks, pad, scaled, tile_size
 from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
 from patchmosaic.symmetry import Block
-
-_BYTES_PER_NUMBER = 48  # a float64 with the copies made on its way
-_CACHE_NUMBERS = 1 << 18  # tiles beyond this leave the processor's cache and gain nothing
 
 
 class DenseEngine(Engine):
@@ -33,7 +29,7 @@ class DenseEngine(Engine):
         channels, height, width = x.shape[1:]
         frame, blocks = frame_and_blocks(height, width, window, self.rules)
         key_size = channels * frame.height * frame.width
-        limit = max(1, min(self.memory_budget // _BYTES_PER_NUMBER, _CACHE_NUMBERS))
+        limit = tile_size(self.memory_budget)
         parts = [part for block in blocks for part in block.split(limit, key_size)]
         tiles = [_Tile(part, x, alpha_bars, frame, limit, whole=window is None) for part in parts]
         images_at_once = max(1, limit // max(tile.numbers_per_image for tile in tiles))
@@ -63,7 +59,9 @@ class _Tile:
     ):
         self.block, self.frame, self.whole, self.dtype = block, frame, whole, x.dtype
         self.queries = [
-            scaled(features(pad(sample[None].double(), frame), frame, block.queries), alpha_bar)
+            scaled(
+                features(pad(sample[None].double(), frame), frame, block.queries), alpha_bar, 1 - alpha_bar
+            )
             for sample, alpha_bar in zip(x, alpha_bars, strict=True)
         ]
         numbers = x[0].numel() if whole else x.shape[1]
@@ -84,12 +82,6 @@ class _Tile:
     def means(self) -> Float[Tensor, "b g q v"]:
         """The posterior means."""
         return torch.stack([finalize(state) for state in self.states]).to(self.dtype)
-
-
-def scaled(phi: Float[Tensor, "g q d"], alpha_bar: float) -> Float[Tensor, "g q d1"]:
-    """Query features whose product with (psi, |psi|^2) is the logit, up to what cancels."""
-    precision = 1 / (1 - alpha_bar)
-    return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)
 
 
 def _centres(images: Float[Tensor, "n c h w"], positions: Int[Tensor, "g k"]) -> Float[Tensor, "g n*k c"]:

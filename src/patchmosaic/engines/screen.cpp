@@ -106,7 +106,7 @@ void read_leaf(const Patches &P, const int32_t *pixels, int count, Floats *out) 
 }
 
 // Squared distances of one leaf's patches.
-INLINE void distances(const Patches &P, const Floats *leaf, const float *query, Floats *box) {
+__attribute__((noinline)) void distances(const Patches &P, const Floats *leaf, const float *query, Floats *box) {
     for (int v = 0; v < SIDE; v++) box[v] = Floats{};
     for (int from = 0; from < P.numbers; from += TERMS) {
         const int to = std::min(P.numbers, from + TERMS);
@@ -176,6 +176,40 @@ void descend(const Patches &P, const Tree &T, const Queries &Q, const float *eno
         for (int lane = 0; lane < WIDTH && block * WIDTH + lane < T.groups; lane++)
             if (!who[lane].empty()) near(block * WIDTH + lane, who[lane]);
     }
+}
+
+// Measure leaves for the queries whose bounds on them reach `enough` and are `wanted(q, bound)`, in the groups that
+// `descend` comes near: `use(q, leaf, members, size, boxes)`, with the patches' squared distances.
+template <class Wanted, class Use>
+void measure_leaves(const Patches &P, const Tree &T, const Queries &Q, const float *enough, const int64_t *summed, int worker,
+                    int workers, Wanted wanted, Use use) {
+    const int n = P.numbers;
+    std::vector<Floats> leaf((int64_t)n * SIDE);
+    std::vector<int32_t> lists[WIDTH];
+    descend(
+        P, T, Q, enough, summed, worker, workers, [](int64_t, Floats, Floats) {},
+        [&](int64_t g, const std::vector<int32_t> &who) {
+            const Floats *boxes = (const Floats *)T.leaf_boxes + g * n * 2;
+            for (auto &list : lists) list.clear();
+            for (const int32_t q : who) {
+                const Floats bounds = log_bounds(boxes, Q.rotated + (int64_t)q * n, n, Q.reference[q], Q.safe_precision[q], enough[q]);
+                for (unsigned reach = at_least(bounds, enough[q]); reach; reach &= reach - 1) {
+                    const int lane = __builtin_ctz(reach);
+                    if (wanted(q, bounds[lane])) lists[lane].push_back(q);
+                }
+            }
+            for (int lane = 0; lane < WIDTH; lane++) {
+                const int size = std::min(LEAF, T.sizes[g] - lane * LEAF);
+                if (lists[lane].empty() || size <= 0) continue;
+                const int32_t *members = T.members + g * GROUP + lane * LEAF;
+                read_leaf(P, members, size, leaf.data());
+                for (const int32_t q : lists[lane]) {
+                    Floats found[SIDE];
+                    distances(P, leaf.data(), Q.numbers + (int64_t)q * n, found);
+                    use(q, leaf.data(), members, size, found);
+                }
+            }
+        });
 }
 
 // The coordinates of at most LEAF patches: out (numbers, SIDE) = rotation^T, (numbers, numbers), times leaf.
@@ -394,35 +428,17 @@ void screen_tally(const Patches *patches, const Tree *tree, const Queries *queri
 void screen_visit(const Patches *patches, const Tree *tree, const Queries *queries, const int64_t *summed,
                   const float *least, const int32_t *cut, int bins, int steps, int worker, int workers,
                   int64_t *visited, double *total, double *weighted) {
-    const int n = patches->numbers, c = patches->channels;
+    const int c = patches->channels;
     std::vector<Doubles> sums(queries->count * (1 + c), Doubles{});
-    std::vector<Floats> leaf((int64_t)n * SIDE);
-    std::vector<int32_t> lists[WIDTH];
-    descend(
-        *patches, *tree, *queries, least, summed, worker, workers, [](int64_t, Floats, Floats) {},
-        [&](int64_t g, const std::vector<int32_t> &who) {
-            const Floats *boxes = (const Floats *)tree->leaf_boxes + g * n * 2;
-            for (auto &list : lists) list.clear();
-            for (const int32_t q : who) {
-                const Floats bounds = log_bounds(boxes, queries->rotated + (int64_t)q * n, n, queries->reference[q],
-                                                 queries->safe_precision[q], least[q]);
-                for (unsigned reach = at_least(bounds, least[q]); reach; reach &= reach - 1) {
-                    const int lane = __builtin_ctz(reach);
-                    const float bin = std::min((bounds[lane] - least[q]) * (float)steps, (float)(bins - 1));
-                    if ((int)bin >= cut[q]) lists[lane].push_back(q);
-                }
-            }
-            for (int lane = 0; lane < WIDTH; lane++) {
-                const int size = std::min(LEAF, tree->sizes[g] - lane * LEAF);
-                if (lists[lane].empty() || size <= 0) continue;
-                read_leaf(*patches, tree->members + g * GROUP + lane * LEAF, size, leaf.data());
-                for (const int32_t q : lists[lane]) {
-                    Floats boxes[SIDE];
-                    distances(*patches, leaf.data(), queries->numbers + (int64_t)q * n, boxes);
-                    add(*patches, leaf.data(), boxes, queries->reference[q], queries->precision[q], &sums[(int64_t)q * (1 + c)]);
-                    visited[q] += size;
-                }
-            }
+    measure_leaves(
+        *patches, *tree, *queries, least, summed, worker, workers,
+        [&](int32_t q, float bound) {
+            const float bin = std::min((bound - least[q]) * (float)steps, (float)(bins - 1));
+            return (int)bin >= cut[q];
+        },
+        [&](int32_t q, const Floats *leaf, const int32_t *, int size, const Floats *boxes) {
+            add(*patches, leaf, boxes, queries->reference[q], queries->precision[q], &sums[(int64_t)q * (1 + c)]);
+            visited[q] += size;
         });
     for (int64_t q = 0; q < queries->count; q++) {
         total[q] += sum(sums[q * (1 + c)]);
@@ -435,41 +451,20 @@ void screen_visit(const Patches *patches, const Tree *tree, const Queries *queri
 // square, pixel (queries,): start at the largest squared distance that counts, and at -1.
 void screen_closest(const Patches *patches, const Tree *tree, const Queries *queries, const int32_t *hidden, int span,
                     int worker, int workers, float *square, int32_t *pixel) {
-    const int n = patches->numbers;
     const std::vector<int64_t> summed(queries->count, -WIDTH);
     std::vector<float> enough(queries->count);
-    std::vector<Floats> leaf((int64_t)n * SIDE);
-    std::vector<int32_t> lists[WIDTH];
     for (int64_t q = 0; q < queries->count; q++) enough[q] = -square[q];
-    descend(
-        *patches, *tree, *queries, enough.data(), summed.data(), worker, workers, [](int64_t, Floats, Floats) {},
-        [&](int64_t g, const std::vector<int32_t> &who) {
-            const Floats *boxes = (const Floats *)tree->leaf_boxes + g * n * 2;
-            for (auto &list : lists) list.clear();
-            for (const int32_t q : who) {
-                const Floats bounds = log_bounds(boxes, queries->rotated + (int64_t)q * n, n, queries->reference[q],
-                                                 queries->safe_precision[q], enough[q]);
-                for (unsigned reach = at_least(bounds, enough[q]); reach; reach &= reach - 1)
-                    lists[__builtin_ctz(reach)].push_back(q);
-            }
-            for (int lane = 0; lane < WIDTH; lane++) {
-                const int size = std::min(LEAF, tree->sizes[g] - lane * LEAF);
-                if (lists[lane].empty() || size <= 0) continue;
-                const int32_t *members = tree->members + g * GROUP + lane * LEAF;
-                read_leaf(*patches, members, size, leaf.data());
-                for (const int32_t q : lists[lane]) {
-                    Floats found[SIDE];
-                    distances(*patches, leaf.data(), queries->numbers + (int64_t)q * n, found);
-                    for (int v = 0; v < SIDE; v++)
-                        for (unsigned near = at_least(-found[v], -square[q]); near; near &= near - 1) {
-                            const int i = __builtin_ctz(near);
-                            const int32_t p = members[v * WIDTH + i];
-                            const bool nearer = found[v][i] < square[q] || (found[v][i] == square[q] && (pixel[q] < 0 || p < pixel[q]));
-                            if (nearer && (uint32_t)(p - hidden[q]) >= (uint32_t)span) square[q] = found[v][i], pixel[q] = p;
-                        }
-                    enough[q] = -square[q];
+    measure_leaves(
+        *patches, *tree, *queries, enough.data(), summed.data(), worker, workers, [](int32_t, float) { return true; },
+        [&](int32_t q, const Floats *, const int32_t *members, int, const Floats *found) {
+            for (int v = 0; v < SIDE; v++)
+                for (unsigned near = at_least(-found[v], -square[q]); near; near &= near - 1) {
+                    const int i = __builtin_ctz(near);
+                    const int32_t p = members[v * WIDTH + i];
+                    const bool nearer = found[v][i] < square[q] || (found[v][i] == square[q] && (pixel[q] < 0 || p < pixel[q]));
+                    if (nearer && (uint32_t)(p - hidden[q]) >= (uint32_t)span) square[q] = found[v][i], pixel[q] = p;
                 }
-            }
+            enough[q] = -square[q];
         });
 }
 }

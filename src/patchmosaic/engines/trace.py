@@ -7,19 +7,15 @@ number by number in one order, so that equal patches are equally far to the last
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
-from patchmosaic.engines.windows import features, frame_and_blocks, pad
-from patchmosaic.posterior import SoftmaxMean, empty, finalize, merge
+from patchmosaic.engines.windows import features, frame_and_blocks, pad, scaled, tile_size
+from patchmosaic.posterior import NEGLIGIBLE, SoftmaxMean, empty, finalize, merge
 from patchmosaic.symmetry import Block, Rules
 
 ZERO_NOISE = 2.0**-24  # the smallest 1 - alpha_bar: there only the nearest patches have weight
-_AT_ONCE = 1 << 18  # logits in a tile: it stays in the processor's cache
-_BYTES_PER_NUMBER = 48
-_NEGLIGIBLE = -80.0  # log of a weight beside the largest; exp is slow where it underflows
 _MEASURED_AT_ONCE = 1 << 22  # numbers
 _FEW = 4  # times the patches to name: no more are measured without a closer look
 _EPS = 2.0**-53
@@ -89,7 +85,7 @@ def _of_sample(
     log_totals, entropies = torch.empty_like(logits[0]), torch.empty_like(logits[0])
     by_image = torch.zeros(len(dictionary), dtype=torch.float64, device=x.device)
     elements = torch.arange(len(dictionary.group), device=x.device)[:, None]
-    tile = max(1, min(_AT_ONCE, memory_budget // _BYTES_PER_NUMBER))
+    tile = tile_size(memory_budget)
     for block in blocks:
         limit = max(1, min(tile // block.keys.shape[1], memory_budget // (16 * len(members))))
         for part in block.split(limit, x.shape[1] * frame.height * frame.width):
@@ -111,7 +107,8 @@ def _of_sample(
 
 def _spread(traced: Traced, height: int, width: int) -> Traced:
     """Of a whole image, the same for every pixel; its source is a translate, a pixel's the pixel it puts there."""
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    device = traced.sources.device
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     orbit, shift = traced.sources // (height * width), traced.sources % (height * width)
     row = (rows + (shift // width)[:, :, None]) % height
     column = (columns + (shift % width)[:, :, None]) % width
@@ -130,10 +127,9 @@ class _Part:
 
     def __init__(self, block: Block, phi: Float[Tensor, "g q d"], alpha_bar: float, k: int):
         self.block, self.phi, self.k = block, phi, k
-        self.signal, self.precision = alpha_bar**0.5, 1 / max(1 - alpha_bar, ZERO_NOISE)
-        self.queries = F.pad(
-            phi * (self.signal * self.precision), (0, 1), value=-alpha_bar * self.precision / 2
-        )
+        variance = max(1 - alpha_bar, ZERO_NOISE)
+        self.signal, self.precision = alpha_bar**0.5, 1 / variance
+        self.queries = scaled(phi, alpha_bar, variance)
         self.squares = phi.square().sum(2)
         r, device = phi.shape[0] * phi.shape[1], phi.device
         self.sources = torch.full((r, k), -1, device=device)
@@ -155,14 +151,15 @@ class _Part:
         squares = psi.square().sum(2, keepdim=True)
         logits = self.queries @ torch.cat([psi, squares], 2).transpose(1, 2)
         logits -= (self.squares * (self.precision / 2)).unsqueeze(2)
-        sources = (orbit.flatten()[:, None] * positions + self.block.keys[:, None]).flatten(1)
+        keys = self.block.keys.to(orbit.device)
+        sources = (orbit.flatten()[:, None] * positions + keys[:, None]).flatten(1)
         self._keep_nearest(psi, logits, sources, float(squares.max()))
         self._add_weights(logits, orbit)
 
     def _add_weights(self, logits: Float[Tensor, "g q m"], orbit: Int[Tensor, "e n"]) -> None:
         maximum = logits.amax(2)
         logits -= maximum.unsqueeze(2)
-        logits.clamp_(min=_NEGLIGIBLE)
+        logits.clamp_(min=NEGLIGIBLE)
         weights = logits.exp()
         total, first = weights.sum(2), (weights * logits).sum(2)
         new = SoftmaxMean(maximum, total, (first + total * maximum).unsqueeze(2))

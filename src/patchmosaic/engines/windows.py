@@ -1,4 +1,4 @@
-"""Cutting windows out of images, and the positions they are cut at."""
+"""Cutting windows out of images, the positions they are cut at, and the queries made of them."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.symmetry import Block, Rules, position_blocks
+
+_CACHE_NUMBERS = 1 << 18  # tiles beyond this leave the processor's cache and gain nothing
+_BYTES_PER_NUMBER = 48  # a float64 with the copies made on its way
 
 
 class Frame(NamedTuple):
@@ -31,8 +34,7 @@ def frame_and_blocks(
         return local_frame(height, width, window, rules.padding), position_blocks(
             height, width, window, rules
         )
-    wraps = rules.translation and rules.padding == "circular"
-    keys = torch.arange(height * width if wraps else 1)[None]
+    keys = torch.arange(height * width if rules.wraps else 1)[None]
     return Frame(height, width, 0, 0, "circular"), (Block(torch.zeros(1, 1, dtype=torch.long), keys),)
 
 
@@ -42,6 +44,11 @@ def local_frame(height: int, width: int, window: int, padding: str) -> Frame:
     if padding == "zeros":
         rows, columns = min(rows, height - 1), min(columns, width - 1)
     return Frame(2 * rows + 1, 2 * columns + 1, rows, columns, padding)
+
+
+def tile_size(memory_budget: int) -> int:
+    """Numbers that a tile may hold, in logits or in keys."""
+    return max(1, min(_CACHE_NUMBERS, memory_budget // _BYTES_PER_NUMBER))
 
 
 def pad(images: Float[Tensor, "n c h w"], frame: Frame) -> Float[Tensor, "n c h2 w2"]:
@@ -66,3 +73,9 @@ def features(
         .permute(2, 0, 3, 1, 4, 5)
         .reshape(len(positions), len(padded) * positions.shape[1], -1)
     )
+
+
+def scaled(phi: Float[Tensor, "g q d"], alpha_bar: float, variance: float) -> Float[Tensor, "g q d1"]:
+    """Query features whose product with (psi, |psi|^2) is the logit, up to what cancels."""
+    precision = 1 / variance
+    return F.pad(phi * (alpha_bar**0.5 * precision), (0, 1), value=-alpha_bar * precision / 2)

@@ -1,7 +1,7 @@
 """Why a machine or a network draws what it draws."""
 
 from patchmosaic.explain.belief import Belief, believe, patch_counts
-from patchmosaic.explain.consistency import Consistency, local_consistency
+from patchmosaic.explain.consistency import Consistency, consistency, local_consistency
 from patchmosaic.explain.mosaic import Fragment, Mosaic, mosaic
 from patchmosaic.explain.provenance import Provenance, provenance
 from patchmosaic.explain.rates import Agreement, Rate, agreement, wilson
@@ -25,6 +25,7 @@ __all__ = [
     "Structures",
     "agreement",
     "believe",
+    "consistency",
     "count_structures",
     "effective_width",
     "local_consistency",

@@ -57,7 +57,7 @@ def patch_counts(machine: ScoreMachine, alpha_bar: float, label: int | None = No
     window, rules = window_at(machine.locality, alpha_bar), machine.rules
     images = len(machine.dictionary.members(label)) * len(machine.dictionary.group)
     if window is None:
-        return torch.full((height, width), images * (height * width if machine.wraps else 1))
+        return torch.full((height, width), images * (height * width if rules.wraps else 1))
     counts = torch.empty(height * width, dtype=torch.long)
     for block in position_blocks(height, width, window, rules):
         counts[block.queries] = images * block.keys.shape[1]

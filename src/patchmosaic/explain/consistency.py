@@ -39,7 +39,19 @@ def local_consistency(
     Raises:
         InputError: as :func:`provenance`.
     """
-    found = provenance(machine, images, 1.0, 1, labels)
-    distance = (images.double().cpu() - found.centres(machine)).abs().amax(1)
+    return consistency(images, provenance(machine, images, 1.0, 1, labels).centres(machine), tolerance)
+
+
+def consistency(
+    images: Float[Tensor, "b c h w"], centres: Float[Tensor, "b c h w"], tolerance: float = ONE_LEVEL
+) -> Consistency:
+    """:func:`local_consistency` of images whose nearest patches are known.
+
+    Args:
+        images: finished pictures in [-1, 1].
+        centres: of the nearest patches, as :meth:`Provenance.centres` gives them at alpha_bar = 1.
+        tolerance: as for :func:`local_consistency`.
+    """
+    distance = (images.double().cpu() - centres).abs().amax(1)
     consistent = distance <= tolerance
     return Consistency(consistent, consistent.double().mean((1, 2)), distance)

@@ -61,6 +61,7 @@ def mosaic(found: Provenance, i: int = 0) -> Mosaic:
     Raises:
         InputError: no such picture.
     """
+    from scipy.ndimage import find_objects
     from skimage.measure import label
 
     count, _, height, width = found.image.shape
@@ -71,18 +72,19 @@ def mosaic(found: Provenance, i: int = 0) -> Mosaic:
     if found.wraps:
         down, right = down % height, right % width
     source_of = {"image": image, "down": down, "right": right, "element": element}
-    sources = torch.stack(list(source_of.values())).flatten(1)
-    kinds = sources.unique(dim=1, return_inverse=True)[1].view(height, width)
+    sources = torch.stack(list(source_of.values()))
+    kinds = sources.flatten(1).unique(dim=1, return_inverse=True)[1].view(height, width)
     labels = label(kinds.masked_fill(found.ambiguous[i], -1).numpy(), background=-1, connectivity=1)
-    pieces = torch.from_numpy(labels).long() - 1
-    order = pieces[pieces >= 0].bincount().argsort(descending=True, stable=True)
+    boxes, number = find_objects(labels), torch.from_numpy(labels).long() - 1
+    known = number >= 0
+    sizes, order = number[known].bincount().sort(descending=True, stable=True)
+    number[known] = order.argsort()[number[known]]
+    of_fragments = sources.new_empty(len(sources), len(order))
+    of_fragments[:, number[known]] = sources[:, known]
     fragments = []
-    number = torch.full_like(pieces, -1)
-    for n, piece in enumerate(order.tolist()):
-        places = (pieces == piece).nonzero()
-        number[pieces == piece] = n
-        (top, left), (bottom, edge) = places.amin(0).tolist(), places.amax(0).tolist()
-        y, x = places[0].tolist()
-        source = {name: int(part[y, x]) for name, part in source_of.items()}
-        fragments.append(Fragment(**source, size=len(places), box=(top, bottom, left, edge)))
+    for piece, size, values in zip(order.tolist(), sizes.tolist(), of_fragments.T.tolist(), strict=True):
+        rows, columns = boxes[piece]
+        source = dict(zip(source_of, values, strict=True))
+        box = (rows.start, rows.stop - 1, columns.start, columns.stop - 1)
+        fragments.append(Fragment(**source, size=size, box=box))
     return Mosaic(tuple(fragments), number)

@@ -125,5 +125,5 @@ def provenance(
         weight=(traced.logits - traced.log_totals[:, None]).exp(),
         entropy=traced.entropies,
         by_image=traced.by_image.T,
-        wraps=machine.wraps,
+        wraps=machine.rules.wraps,
     )

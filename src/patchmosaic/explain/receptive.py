@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import PREDICTIONS, signal_and_noise
-from patchmosaic.engines.dense import scaled
-from patchmosaic.engines.windows import Frame, features, local_frame, pad
+from patchmosaic.engines.windows import Frame, features, local_frame, pad, scaled
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
 from patchmosaic.posterior import empty, finalize, update
@@ -82,7 +81,7 @@ def _of_class(
         if bool((block.queries == centre).any())
     )
     phi = features(pad(x.to(dictionary.device).double(), frame), frame, centre)
-    queries = scaled(phi, alpha_bar)[0]
+    queries = scaled(phi, alpha_bar, 1 - alpha_bar)[0]
     size = phi.shape[2]
     middle = torch.arange(channels) * frame.height * frame.width + frame.top * frame.width + frame.left
     numbers = keys.numel() * (1 + channels) * size

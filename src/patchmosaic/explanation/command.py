@@ -69,9 +69,7 @@ def _explain(args: argparse.Namespace) -> None:
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'explain.html'}")
         return
-    explanation = run.trace()
-    run.finish(explanation)
-    for name, found in run.summary(explanation).items():
+    for name, found in run.finish(run.trace()).items():
         print(
             f"{short(name)}: {found['fragments']} fragments from {found['sources']} training images, "
             f"{100 * found['ambiguous_share']:.0f} % of pixels fit several patches, "

@@ -14,7 +14,7 @@ from patchmosaic.explain import (
     Consistency,
     Mosaic,
     Provenance,
-    local_consistency,
+    consistency,
     mosaic,
     patch_counts,
     provenance,
@@ -119,26 +119,22 @@ class Run:
                 TracedStep(step.time, step.alpha_bar, window, patches, step.state, step.prediction, found)
             )
         images = {subject.name: steps[-1].prediction, **subject.others}
-        mosaics = {
-            name: mosaic(self._provenance(f"picture-{i}", image, 1.0, labels))
-            for i, (name, image) in enumerate(images.items())
-        }
-        return Explanation(
-            tuple(steps),
-            mosaics,
-            {name: local_consistency(subject.machine, image, labels) for name, image in images.items()},
-            images,
-        )
+        mosaics, consistencies = {}, {}
+        for i, (name, image) in enumerate(images.items()):
+            found = self._provenance(f"picture-{i}", image, 1.0, labels)
+            mosaics[name] = mosaic(found)
+            consistencies[name] = consistency(image, found.centres(subject.machine))
+        return Explanation(tuple(steps), mosaics, consistencies, images)
 
     def _provenance(self, name: str, x: Tensor, alpha_bar: float, labels: Tensor | None) -> Provenance:
         path = self.files.partial / f"{name}.safetensors"
         if not path.exists():
             found = provenance(self.subject.machine, x, alpha_bar, self.k, labels)
             write_tensors(path, _tensors(found))
-        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.wraps)
+        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.rules.wraps)
 
-    def finish(self, explanation: Explanation) -> None:
-        """Write the results."""
+    def finish(self, explanation: Explanation) -> dict[str, Any]:
+        """Write the results; returns the summary."""
         from patchmosaic import plots
         from patchmosaic.explanation import pictures
         from patchmosaic.explanation.page import page
@@ -164,6 +160,7 @@ class Run:
         write(self.files.path / "explain.html", lambda path: path.write_text(html, "utf-8"))
         write_json(self.files.path / "summary.json", summary)
         self.files.close()
+        return summary
 
     def _original(self, image: Tensor) -> Tensor:
         """Numbers of training images in their source."""
