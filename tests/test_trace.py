@@ -241,6 +241,24 @@ def test_a_sample_is_traced_the_same_in_any_company():
     assert all(map(torch.equal, tested.trace(x, alpha_bars), together))
 
 
+@pytest.mark.parametrize("name", [*MACHINES, *WHOLE])
+def test_one_pixel_is_traced_as_among_all(name):
+    rules, window = (MACHINES | WHOLE)[name], None if name in WHOLE else 3
+    tested = machine(
+        training_images((2, 5, 6), 9, "bytes"), rules, window, torch.arange(9) % 2, "dense", group="flip"
+    )
+    x = queries(tested, 0.7)[:2]
+    for label, alpha_bar in ((None, 0.7), (1, 1.0)):
+        whole = tested.trace(x, alpha_bar, label, k=4)
+        for row, col in ((0, 0), (2, 3), (4, 5)):
+            alone = tested.trace(x, alpha_bar, label, 4, (row, col))
+            for one, every in zip(alone[:4], whole[:4], strict=True):
+                torch.testing.assert_close(one[..., 0, 0], every[..., row, col], rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(alone.by_image.sum(1), torch.ones(2, dtype=torch.float64))
+    with pytest.raises(pm.InputError, match="pixel must lie"):
+        tested.trace(x, 0.5, None, 1, (5, 0))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bad_input_is_told(engine):
     tested = machine(training_images((1, 4, 4), 2, "bytes"), MACHINES["bbELS"], 3, engine=engine)

@@ -10,6 +10,7 @@ from torch import Tensor
 from patchmosaic import engines
 from patchmosaic.denoiser import AlphaBar, Denoiser, per_sample
 from patchmosaic.dictionary import Dictionary
+from patchmosaic.engines.trace import trace
 from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
 from patchmosaic.symmetry import Rules
@@ -166,6 +167,7 @@ class ScoreMachine(Denoiser):
         alpha_bar: AlphaBar,
         labels: Int[Tensor, " b"] | int | None = None,
         k: int = 5,
+        pixel: tuple[int, int] | None = None,
     ) -> engines.Traced:
         """What :meth:`denoise` rests on; :func:`patchmosaic.provenance` gives it in readable form.
 
@@ -174,15 +176,24 @@ class ScoreMachine(Denoiser):
             alpha_bar: signal share in [0, 1]: one number, or (B,); 1 is the limit of zero noise.
             labels: see there.
             k: how many patches to name for each pixel.
+            pixel: row and column of the only one to trace, as if the images were of one pixel; None: every one.
 
         Raises:
-            InputError: as :meth:`denoise`; also for k < 1.
+            InputError: as :meth:`denoise`; also for k < 1 and a pixel outside the images.
         """
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise InputError(f"k must be a whole number of at least 1, not {k!r}")
+        height, width = self.dictionary.shape[1:]
+        if pixel is not None and not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
+            raise InputError(f"pixel must lie in images of {height} x {width}, not at {tuple(pixel)}")
         found: list[tuple[Tensor, ...]] = [()] * len(x)
         for rows, job in self._jobs(self.locality, x, alpha_bar, labels, clean=True):
-            for row, *parts in zip(rows, *self.engine.trace(*job, k), strict=True):
+            traced = (
+                self.engine.trace(*job, k)
+                if pixel is None
+                else trace(self.dictionary, self.rules, self._memory_budget, *job, k, pixel)
+            )
+            for row, *parts in zip(rows, *traced, strict=True):
                 found[row] = tuple(parts)
         return engines.Traced(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 

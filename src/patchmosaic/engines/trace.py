@@ -4,6 +4,7 @@ Logits are matrix products in float64. Where their rounding could decide the ord
 number by number in one order, so that equal patches are equally far to the last bit.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,7 @@ def trace(
     window: int | None,
     label: int | None,
     k: int,
+    pixel: tuple[int, int] | None = None,
 ) -> Traced:
     """Trace noisy images back to their patches, for any machine.
 
@@ -57,9 +59,12 @@ def trace(
         window: an odd P, or None for the whole image.
         label: the class whose training images to use; None for all.
         k: how many patches to name.
+        pixel: the only one to trace, as row and column: what is returned has H = W = 1. None: all.
     """
     samples = [
-        _of_sample(dictionary, rules, memory_budget, sample[None].double(), alpha_bar, window, label, k)
+        _of_sample(
+            dictionary, rules, memory_budget, sample[None].double(), alpha_bar, window, label, k, pixel
+        )
         for sample, alpha_bar in zip(x, alpha_bars, strict=True)
     ]
     return Traced(*(torch.stack(parts).cpu() for parts in zip(*samples, strict=True)))
@@ -74,9 +79,11 @@ def _of_sample(
     window: int | None,
     label: int | None,
     k: int,
+    pixel: tuple[int, int] | None,
 ) -> Traced:
     """Of one image, without the dimension of the batch."""
     height, width = x.shape[2:]
+    asked = None if pixel is None else pixel[0] * width + pixel[1]
     members = dictionary.members(label).to(x.device)
     frame, blocks = frame_and_blocks(height, width, window, rules)
     pixels = 1 if window is None else height * width
@@ -86,7 +93,7 @@ def _of_sample(
     by_image = torch.zeros(len(dictionary), dtype=torch.float64, device=x.device)
     elements = torch.arange(len(dictionary.group), device=x.device)[:, None]
     tile = tile_size(memory_budget)
-    for block in blocks:
+    for block in blocks if asked is None or window is None else _only(blocks, asked):
         limit = max(1, min(tile // block.keys.shape[1], memory_budget // (16 * len(members))))
         for part in block.split(limit, x.shape[1] * frame.height * frame.width):
             found = _Part(part, features(pad(x, frame), frame, part.queries), alpha_bar, k)
@@ -98,28 +105,33 @@ def _of_sample(
             sources[:, where], logits[:, where] = found.sources.T, found.logits.T
             log_totals[where], entropies[where] = found.log_totals, found.entropies
             by_image[members] += found.by_image
-    traced = Traced(sources, logits, log_totals, entropies, by_image)
+    parts: list[Tensor] = [sources, logits, log_totals, entropies]
+    shown = (height, width) if asked is None else (1, 1)
     if window is None:
-        return _spread(traced, height, width)
-    sources, logits, log_totals, entropies = (part.unflatten(-1, (height, width)) for part in traced[:4])
-    return Traced(sources, logits, log_totals, entropies, by_image)
+        every = (part.expand(*part.shape[:-1], height * width) for part in parts[1:])
+        parts = [_spread(sources, height, width), *every]
+        by_image *= shown[0] * shown[1]
+    if asked is not None:
+        parts = [part[..., asked : asked + 1] for part in parts]
+    return Traced(*[*(part.unflatten(-1, shown) for part in parts), by_image])
 
 
-def _spread(traced: Traced, height: int, width: int) -> Traced:
-    """Of a whole image, the same for every pixel; its source is a translate, a pixel's the pixel it puts there."""
-    device = traced.sources.device
-    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
-    orbit, shift = traced.sources // (height * width), traced.sources % (height * width)
-    row = (rows + (shift // width)[:, :, None]) % height
-    column = (columns + (shift % width)[:, :, None]) % width
-    sources = (orbit[:, :, None] * height + row) * width + column
-    return Traced(
-        sources.masked_fill(traced.sources[:, :, None] < 0, -1),
-        traced.logits[:, :, None].expand(-1, height, width),
-        traced.log_totals.expand(height, width),
-        traced.entropies.expand(height, width),
-        traced.by_image * (height * width),
+def _only(blocks: Iterable[Block], query: int) -> Iterator[Block]:
+    """A query with its class."""
+    for block in blocks:
+        for group, place in (block.queries == query).nonzero().tolist():
+            yield Block(block.queries[group, place].view(1, 1), block.keys[group : group + 1])
+
+
+def _spread(sources: Int[Tensor, "k 1"], height: int, width: int) -> Int[Tensor, "k p"]:
+    """Of every pixel, where whole images are the sources: that of a translate is the pixel that it puts there."""
+    rows, columns = (
+        torch.arange(height, device=sources.device)[:, None],
+        torch.arange(width, device=sources.device),
     )
+    orbit, shift = sources[:, :, None] // (height * width), sources[:, :, None] % (height * width)
+    row, column = (rows + shift // width) % height, (columns + shift % width) % width
+    return ((orbit * height + row) * width + column).masked_fill(sources[:, :, None] < 0, -1).flatten(1)
 
 
 class _Part:
@@ -182,7 +194,9 @@ class _Part:
         if m >= self.k and int(near.sum()) > _FEW * self.k * g * q:
             enough = torch.maximum(enough, logits.topk(self.k, 2).values[:, :, -1] - 2 * error)
             near = logits >= enough.unsqueeze(2)
-        hashes = (_mixed(psi) * self.multipliers).sum(2)
+        asked = near.any(1)
+        hashes = torch.zeros_like(sources)
+        hashes[asked] = (_mixed(psi[asked]) * self.multipliers).sum(1)
         last, kept = self.hashes[:, -1].view(g, q, 1), self.sources[:, -1].view(g, q, 1) >= 0
         known = kept & (last == hashes[:, None])  # as near as the last one kept, to the bit, and later
         group, query, key = (near & ~known).nonzero(as_tuple=True)
@@ -235,7 +249,7 @@ class _Part:
         return (torch.cat(self.log_weights, 1) - self.log_totals[:, None]).exp().sum(0)
 
 
-def _mixed(numbers: Float[Tensor, "g m d"]) -> Int[Tensor, "g m d"]:
+def _mixed(numbers: Float[Tensor, "n d"]) -> Int[Tensor, "n d"]:
     """Integers for a hash that sees every bit (Steele, Lea & Flood 2014, SplitMix)."""
     bits = (numbers + 0.0).view(torch.int64)  # -0 is 0
     bits = (bits ^ (bits >> 30)) * -0x40A7B892E31B1A47

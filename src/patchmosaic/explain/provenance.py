@@ -95,6 +95,7 @@ def provenance(
     alpha_bar: AlphaBar,
     k: int = 5,
     labels: Int[Tensor, " b"] | int | None = None,
+    pixel: tuple[int, int] | None = None,
 ) -> Provenance:
     """Trace every pixel to the training patches it is believed to come from.
 
@@ -107,11 +108,13 @@ def provenance(
             share all belief.
         k: how many sources to name for each pixel.
         labels: (B,) classes, or one for all; None uses every training image.
+        pixel: row and column of the only pixel to trace, quickly; then H = W = 1 in what is returned.
 
     Raises:
-        InputError: for a wrong shape or dtype, NaN, k < 1, alpha_bar outside [0, 1] or an unknown label.
+        InputError: for a wrong shape or dtype, NaN, k < 1, alpha_bar outside [0, 1], an unknown label, or a pixel
+            outside the pictures.
     """
-    traced = machine.trace(x, alpha_bar, labels, k)
+    traced = machine.trace(x, alpha_bar, labels, k, pixel)
     height, width = x.shape[2:]
     group = machine.dictionary.group
     orbit, position = traced.sources // (height * width), traced.sources % (height * width)
