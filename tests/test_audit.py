@@ -191,7 +191,7 @@ def test_leaving_one_out_is_leaving_it_out_of_the_training_images():
 
 def test_threshold_is_exceeded_by_one_in_a_hundred_with_confidence():
     rng = np.random.default_rng(0)
-    for count, rank in ((299, 1), (472, 1), (473, 2), (1000, 5)):
+    for count, rank in ((299, 1), (472, 1), (473, 2), (1000, 5), (20_000, 177)):
         limit = threshold((0.6 * rng.permutation(count) / count).tolist())
         assert limit.score == pytest.approx(0.6 * (count - rank) / count)
         assert limit.confidence >= 0.95
