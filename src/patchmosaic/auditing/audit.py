@@ -26,8 +26,9 @@ def audit(
 ) -> list[Report]:
     """Tell copies and partial copies of training images from pictures that share no more than real ones do.
 
-    Every other textured window of a picture is looked up among all windows of all training images; each alignment
-    found is measured pixel by pixel; connected copied windows are fragments. See docs/audit.md.
+    Textured windows of a picture (every other one in each direction, or every one if smaller than 7 x 7) are looked up
+    among all windows of all training images; each alignment found is measured pixel by pixel; connected copied windows
+    are fragments. See docs/audit.md.
 
     Args:
         images: (N, C, H, W), uint8 or floats in [-1, 1].
