@@ -653,7 +653,7 @@ def test_folders_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(GREY[0]))
     (tmp_path / "b.png").write_bytes(encoded(GREY[0, :3]))
     message = refusal(tmp_path)
-    assert "b.png is 3x5 where those before are 5x5: pass size" in message
+    assert "b.png is 3x5 where those before are 5x5: pass size (--size)" in message
     write_folder(tmp_path, GREY[:1], LABELS)
     assert "beside its class folders (a.png)" in refusal(tmp_path)
 
