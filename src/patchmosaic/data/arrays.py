@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmosaic.data.source import Block, Source, block_length, checked_labels, refusing
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, block_length, checked_labels
+from patchmosaic.errors import InputError, refusing
 
 IMAGE_KEYS = ("images", "x", "arr_0", "x_train", "data")
 LABEL_KEYS = ("labels", "y", "arr_1", "y_train")
