@@ -691,7 +691,7 @@ def test_parquet_labels_refused(tmp_path: Path, labels: Any, hint: str) -> None:
         ({"images": np.array([None, {}])}, "numpy.savez"),
         ({"images": GREY[0]}, "shape (5, 5)"),
         ({"images": GREY[None, None]}, "shape (1, 1, 9, 5, 5)"),
-        ({"images": random_images(2, 4, 5, 6)}, "C = 1 or 3"),
+        ({"images": random_images(2, 4, 5, 6)}, "shape (2, 4, 5, 6), give"),
         ({"images": GREY[:, :0]}, "shape"),
         ({"images": GREY[:0]}, "holds no images"),
         ({"images": np.full((1, 2, 2), np.nan)}, "NaN"),

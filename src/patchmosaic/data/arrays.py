@@ -76,13 +76,14 @@ def array_source(
 
 
 def _channels_first(images: np.ndarray, where: str) -> np.ndarray:
+    given = images.shape
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise InputError(
-            f"{where}: images have shape {images.shape}, give (N, H, W), (N, C, H, W) or (N, H, W, C) "
+            f"{where}: images have shape {given}, give (N, H, W), (N, C, H, W) or (N, H, W, C) "
             "with C = 1 or 3"
         )
     return images
