@@ -11,6 +11,7 @@ from patchmosaic.auditing.levels import check_alike, choose_window, grey_levels
 from patchmosaic.auditing.search import Finding, Search
 from patchmosaic.auditing.verdict import Report, judge, score, threshold
 from patchmosaic.errors import InputError
+from patchmosaic.sampling import check_seeds
 
 AT_ONCE = 32  # pictures
 HELD_OUT = 500  # training pictures that stand in for held-out ones
@@ -45,6 +46,7 @@ def audit(
     Raises:
         InputError: images that cannot be compared, told in one line.
     """
+    check_seeds([seed])
     training = grey_levels(training_images, "training images")
     pictures = grey_levels(images, "images")
     check_alike(pictures, training, "images")

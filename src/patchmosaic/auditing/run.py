@@ -131,7 +131,7 @@ def _save(path: Path, found: list[Finding]) -> None:
 
 
 def _load(path: Path) -> Iterator[Finding]:
-    tensors, _ = read_tensors(path)
+    tensors, _ = read_tensors(path, ["textured", "counts", "sizes", "shares", "fragments", "masks"])
     counts = tensors["counts"].tolist()
     numbers = tensors["fragments"].split(counts)
     masks = tensors["masks"].split(counts)
