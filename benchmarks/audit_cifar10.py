@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import patchmosaic as pm
 from patchmosaic import plots
@@ -89,8 +90,8 @@ def noisy(pictures: torch.Tensor) -> torch.Tensor:
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """The chance that a positive scores higher than a negative."""
-    pairs = positive[:, None] - negative
-    return float((pairs > 0).mean() + (pairs == 0).mean() / 2)
+    which = np.repeat([True, False], [len(positive), len(negative)])
+    return float(roc_auc_score(which, np.concatenate([positive, negative])))
 
 
 def draw(counts: dict[str, dict[str, Counter]], path: Path) -> None:

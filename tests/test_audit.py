@@ -191,7 +191,7 @@ def test_leaving_one_out_is_leaving_it_out_of_the_training_images():
 
 def test_threshold_is_exceeded_by_one_in_a_hundred_with_confidence():
     rng = np.random.default_rng(0)
-    for count, rank in ((299, 1), (472, 1), (473, 2), (1000, 5)):
+    for count, rank in ((299, 1), (472, 1), (473, 2), (1000, 5), (20_000, 177)):
         limit = threshold((0.6 * rng.permutation(count) / count).tolist())
         assert limit.score == pytest.approx(0.6 * (count - rank) / count)
         assert limit.confidence >= 0.95
@@ -252,6 +252,7 @@ def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
     assert found["threshold"]["pictures"] == 40
     page = (folder / "out" / "report.html").read_text()
     assert page.count("data:image/png") == 3
+    assert "every other textured 7 × 7 window" in page
     assert "http" not in page
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["data"]["fingerprint"] == pm.load_dataset(folder / "train.npy").fingerprint
@@ -350,6 +351,8 @@ def test_resuming_an_interrupted_audit_gives_the_same_bytes(folder, monkeypatch,
         ("drawn", ["--window", "21"], "must be odd, from 3"),
         ("drawn", ["--held-out", "nowhere"], "give digits"),
         ("drawn", ["--held-out-count", "0"], "at least 1"),
+        ("drawn", ["--seed", "-1"], "from 0 to 2^32 - 1"),
+        ("drawn", ["--seed", str(10**30)], "from 0 to 2^32 - 1"),
         ("drawn", ["--resume"], "nothing to resume"),
         (BUNDLED, [], "use --size 8"),
         (BUNDLED, ["--count", "0"], "--count is 0"),

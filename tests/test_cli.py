@@ -262,6 +262,18 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch, capsys):
+    def too_much(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ScoreMachine, "denoise", too_much)
+    assert generate(tmp_path / "run") == 1
+    assert (
+        capsys.readouterr().err
+        == "patchmosaic: out of memory; ask for less (see patchmosaic generate --help)\n"
+    )
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, capsys):
     interrupt_after(monkeypatch, 7)
     assert generate(tmp_path / "run") == 130

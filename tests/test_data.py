@@ -653,7 +653,7 @@ def test_folders_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(GREY[0]))
     (tmp_path / "b.png").write_bytes(encoded(GREY[0, :3]))
     message = refusal(tmp_path)
-    assert "b.png is 3x5 where those before are 5x5: pass size" in message
+    assert "b.png is 3x5 where those before are 5x5: pass size (--size)" in message
     write_folder(tmp_path, GREY[:1], LABELS)
     assert "beside its class folders (a.png)" in refusal(tmp_path)
 
@@ -691,7 +691,7 @@ def test_parquet_labels_refused(tmp_path: Path, labels: Any, hint: str) -> None:
         ({"images": np.array([None, {}])}, "numpy.savez"),
         ({"images": GREY[0]}, "shape (5, 5)"),
         ({"images": GREY[None, None]}, "shape (1, 1, 9, 5, 5)"),
-        ({"images": random_images(2, 4, 5, 6)}, "C = 1 or 3"),
+        ({"images": random_images(2, 4, 5, 6)}, "shape (2, 4, 5, 6), give"),
         ({"images": GREY[:, :0]}, "shape"),
         ({"images": GREY[:0]}, "holds no images"),
         ({"images": np.full((1, 2, 2), np.nan)}, "NaN"),

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import patchmosaic as pm
+from mistakes import assert_one_clear_line
 from patchmosaic.cli import main
 from patchmosaic.explanation.pictures import source_map, used
 
@@ -131,6 +133,56 @@ def test_mistakes_take_one_line(runs, tmp_path, capsys, arguments, told):
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("patchmosaic: ")
     assert told in message
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("config", {"steps": "many"}),
+        ("config", {"seeds": 5}),
+        ("config", {"labels": "x"}),
+        ("config", {"machines": [], "network_steps": [2]}),
+        ("config", {"colour": "red"}),
+        ("data", {"fingerprint": None}),
+    ],
+)
+def test_a_damaged_record_takes_one_line(runs, tmp_path, capsys, section, changes):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "drawn", run)
+    record = json.loads((run / "run.json").read_text())
+    record[section] |= changes
+    (run / "run.json").write_text(json.dumps(record))
+    hint = f"{run / 'run.json'} cannot be read"
+    assert_one_clear_line(tmp_path, capsys, ["explain", str(run), "--out", str(tmp_path / "out")], hint)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda images: images[:1].clone(), "not those of its run.json"),
+        (lambda images: images[..., :4].contiguous(), "not those of its run.json"),
+        (lambda images: images * torch.nan, "not those of its run.json"),
+        (lambda images: images.long(), "not those of its run.json"),
+        (None, "holds no tensor called network_2"),
+    ],
+)
+def test_damaged_pictures_take_one_line(runs, tmp_path, capsys, change, hint):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "compared", run)
+    tensors = load_file(run / "samples.safetensors")
+    images = tensors.pop("network_2")
+    save_file({**tensors, **({"network_2": change(images)} if change else {})}, run / "samples.safetensors")
+    assert_one_clear_line(tmp_path, capsys, ["explain", str(run), "--out", str(tmp_path / "out")], hint)
+
+
+def test_a_class_that_is_not_there_takes_one_line(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "compared", run)
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["labels"] = [99]
+    (run / "run.json").write_text(json.dumps(record))
+    command = ["explain", str(run), "--out", str(tmp_path / "out")]
+    assert_one_clear_line(tmp_path, capsys, command, "no training image has label 99")
 
 
 def test_other_training_images_are_refused(tmp_path, capsys):

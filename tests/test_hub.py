@@ -292,8 +292,8 @@ def test_tampered_images_are_refused(tmp_path):
         (lambda p: p([0], None, 2, output_type="png"), "output_type"),
         (lambda p: p([0], 77, 2), "no training image has label 77"),
         (lambda p: p.save_pretrained("nowhere"), "include_data=True"),
-        (lambda p: ScoreMachineModel.from_pretrained("nowhere"), "cannot read"),
-        (lambda p: ScoreMachinePipeline.from_pretrained("nowhere"), "cannot read"),
+        (lambda p: ScoreMachineModel.from_pretrained("nowhere"), "cannot be read"),
+        (lambda p: ScoreMachinePipeline.from_pretrained("nowhere"), "cannot be read"),
         (lambda p: authors_scheduler(0), "at least 1"),
     ],
 )

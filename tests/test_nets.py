@@ -182,8 +182,9 @@ def test_the_bundled_network_knows_its_images(digits):
     assert not load_network().trained_on(pm.load_dataset("digits", limit=9))
 
 
-def test_a_network_that_does_not_say_its_size_takes_one_clear_line(tmp_path):
-    save_network(UNet2DModel(**{**ATTENTION, "sample_size": None}), tmp_path)
+@pytest.mark.parametrize("size", [None, "8", 8.0, [8], [8, None]])
+def test_a_network_that_does_not_say_its_size_takes_one_clear_line(tmp_path, size):
+    save_network(UNet2DModel(**{**ATTENTION, "sample_size": size}), tmp_path)
     with pytest.raises(pm.InputError, match=r"set sample_size in .*config\.json"):
         load_network(tmp_path)
 
@@ -201,12 +202,14 @@ def damage(folder, how):
         config.write_text(json.dumps({**json.loads(config.read_text()), "_class_name": "VQModel"}))
     elif how == "no json":
         config.write_text("{")
+    elif how == "no schedule":
+        (folder / "scheduler_config.json").write_text("[]")
     else:
         config.unlink()
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "no weights", "another shape", "another kind", "no json", "no config"]
+    "how", ["truncated", "no weights", "another shape", "another kind", "no json", "no schedule", "no config"]
 )
 def test_damaged_folders_take_one_clear_line(tmp_path, how):
     save_network(ResNet(8, 1, 8, 2), tmp_path / "net")

@@ -69,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"patchmosaic: this needs {name}, which is not installed: {remedy(name)}", file=sys.stderr)
         return 1
     except MemoryError:
-        print("patchmosaic: out of memory; use a smaller --memory, --batch or --limit", file=sys.stderr)
+        print(
+            f"patchmosaic: out of memory; ask for less (see patchmosaic {args.command} --help)",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         how = " with --resume" if _has_begun(args) else ""

@@ -11,6 +11,18 @@ class InputError(ValueError):
 
 
 @contextmanager
+def refusing(where: object, mend: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn the given errors of a reader into a one-line InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{where} cannot be read ({reason}): {mend}") from error
+
+
+@contextmanager
 def needed_by(who: str) -> Iterator[None]:
     """Around imports of libraries that not everyone installs: what is missing, and the command that installs it."""
     try:

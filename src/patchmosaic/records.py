@@ -4,14 +4,17 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, refusing
+
+RECORD, UNFINISHED = "run.json", "unfinished"
+DAMAGED = "choose another folder, or make that run again with --overwrite"
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
@@ -37,10 +40,20 @@ def write_json(path: str | Path, content: object) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read JSON, or say which file is not."""
-    try:
+    with refusing(path, "copy or make it again", OSError, ValueError):
         return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} as JSON: {error}") from None
+
+
+def read_record(folder: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a run's ``run.json``, or an InputError."""
+    with refusing(folder / RECORD, DAMAGED, OSError, ValueError, TypeError, AttributeError):
+        return {name: dict(part) for name, part in json.loads((folder / RECORD).read_text()).items()}
+
+
+def check_finished(folder: Path) -> None:
+    """InputError where a run was interrupted."""
+    if (folder / UNFINISHED).is_dir():
+        raise InputError(f"{folder} holds an unfinished run: finish it with --resume")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
@@ -51,15 +64,17 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], **metadata: s
     write(path, lambda temporary: temporary.write_bytes(content))
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
+def read_tensors(path: str | Path, needed: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, among them those of the ``needed`` names, and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot read {path} as safetensors: {error}") from None
+    kept = Path(path).parent.name == UNFINISHED
+    remedy = "delete it, and --resume makes it again" if kept else "copy or make it again"
+    with refusing(path, remedy, SafetensorError, OSError), safe_open(str(path), framework="pt") as file:
+        missing = sorted({*needed} - {*file.keys()})
+        if missing:
+            raise InputError(f"{path} holds no tensor called {missing[0]}: {remedy}")
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def versions() -> dict[str, str]:
@@ -93,7 +108,7 @@ class RunFolder:
     def __init__(self, path: Path, record: dict[str, Any], results: Sequence[str]):
         self.path, self.results = path, results
         self.record = json.loads(json.dumps(record))
-        self.partial = path / "unfinished"
+        self.partial = path / UNFINISHED
 
     def open(self, resume: bool, overwrite: bool) -> bool:
         """Make the folder ready; returns whether the run in it is already complete.
@@ -103,10 +118,9 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; choose a folder with --out")
-        record = self.path / "run.json"
+        record = self.path / RECORD
         if record.exists():
-            complete = self._check_found(read_json(record), resume, overwrite)
-            if complete and not overwrite:
+            if not overwrite and self._check_found(read_record(self.path), resume):
                 return True
         elif resume:
             raise InputError(f"nothing to resume in {self.path}: no run was started there")
@@ -132,20 +146,19 @@ class RunFolder:
         """Whether the last result is there."""
         return (self.path / self.results[-1]).exists()
 
-    def _check_found(self, found: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+    def _check_found(self, found: dict[str, Any], resume: bool) -> bool:
         """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
-        complete = self.complete
         different = differences(found, self.record)
-        if different and not overwrite:
+        if different:
             raise InputError(
                 f"{self.path} holds a run with other settings ({different}): "
                 "repeat its command, choose another --out, or --overwrite it"
             )
-        if not complete and not (resume or overwrite):
+        if not self.complete and not resume:
             raise InputError(
                 f"{self.path} holds an unfinished run: --resume it, or --overwrite to start anew"
             )
-        return complete and not different
+        return self.complete
 
     def close(self) -> None:
         """Clear up after the last result is written."""

@@ -11,6 +11,7 @@ from patchmosaic.auditing.levels import check_alike, choose_window, grey_levels
 from patchmosaic.auditing.search import Finding, Search
 from patchmosaic.auditing.verdict import Report, judge, score, threshold
 from patchmosaic.errors import InputError
+from patchmosaic.sampling import check_seeds
 
 AT_ONCE = 32  # pictures
 HELD_OUT = 500  # training pictures that stand in for held-out ones
@@ -26,8 +27,9 @@ def audit(
 ) -> list[Report]:
     """Tell copies and partial copies of training images from pictures that share no more than real ones do.
 
-    Every other textured window of a picture is looked up among all windows of all training images; each alignment
-    found is measured pixel by pixel; connected copied windows are fragments. See docs/audit.md.
+    Textured windows of a picture (every other one in each direction, or every one if smaller than 7 x 7) are looked up
+    among all windows of all training images; each alignment found is measured pixel by pixel; connected copied windows
+    are fragments. See docs/audit.md.
 
     Args:
         images: (N, C, H, W), uint8 or floats in [-1, 1].
@@ -44,6 +46,7 @@ def audit(
     Raises:
         InputError: images that cannot be compared, told in one line.
     """
+    check_seeds([seed])
     training = grey_levels(training_images, "training images")
     pictures = grey_levels(images, "images")
     check_alike(pictures, training, "images")

@@ -16,8 +16,9 @@ from patchmosaic.options import (
 )
 
 _DESCRIPTION = """\
-Tell which generated pictures are copies, partial copies or mosaics of the training images: every window of every
-picture is looked up among all windows of all training images, and what is found is measured pixel by pixel.
+Tell which generated pictures are copies, partial copies or mosaics of the training images: windows of every picture
+(every other one in each direction, or every one if smaller than 7 x 7) are looked up among all windows of all
+training images, and what is found is measured pixel by pixel.
 
   copy          one part, copied from one training image at one offset, holds two thirds of the texture
   partial copy  one part is larger than at most 1 % of real pictures share with the training images

@@ -5,6 +5,7 @@ from typing import Any
 
 from patchmosaic.auditing.pictures import panels
 from patchmosaic.auditing.run import Run
+from patchmosaic.auditing.search import stride
 from patchmosaic.auditing.verdict import VERDICTS, Report
 from patchmosaic.html import document, pixels, row, settings, table
 
@@ -29,6 +30,7 @@ def report(run: Run, reports: list[Report], found: dict[str, Any]) -> str:
 
 def _headline(run: Run, found: dict[str, Any]) -> str:
     limit, window = found["threshold"], run.window
+    which = "In each direction every other" if stride(window) == 2 else "Every"
     counts = "".join(
         f"<div><strong>{count}</strong><span>{_NAMES[verdict].lower()}</span></div>"
         for verdict, count in found["verdicts"].items()
@@ -42,7 +44,7 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
     return (
         f"<h1>What {len(run.pictures):,} pictures copy from {escape(run.data.name)}</h1>\n"
         f'<div class="counts">{counts}</div>\n'
-        f"<p>Every textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
+        f"<p>{which} textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "
         f"largest fragment holds at least {found['copy_from']:.0%} of the texture, the picture's or the source's. "
         f"<strong>Partial copy</strong>: it holds more than {limit['score']:.1%}, as at most 1 % of real pictures do "

@@ -51,7 +51,7 @@ class Run:
             self.training, settings.real(), settings.seed, settings.held_out_count
         )
         self.window = choose_window(self.training.shape[1:], settings.window)
-        results = RESULTS if self.drawing is None else (*RESULTS, SAMPLES)
+        results = RESULTS if self.drawing is None else (SAMPLES, *RESULTS)
         self.files = RunFolder(folder, self._record(), results)
 
     @property
@@ -131,7 +131,7 @@ def _save(path: Path, found: list[Finding]) -> None:
 
 
 def _load(path: Path) -> Iterator[Finding]:
-    tensors, _ = read_tensors(path)
+    tensors, _ = read_tensors(path, ["textured", "counts", "sizes", "shares", "fragments", "masks"])
     counts = tensors["counts"].tolist()
     numbers = tensors["fragments"].split(counts)
     masks = tensors["masks"].split(counts)

@@ -13,6 +13,11 @@ from patchmosaic.engines.closest import Windows
 SIZES = 4  # between sizes of windows that are counted
 
 
+def stride(window: int) -> int:
+    """From 7 on every other window in each direction is looked up: any square one pixel larger holds one of them."""
+    return 2 if window >= 7 else 1
+
+
 @dataclass(frozen=True, eq=False)
 class Finding:
     """What of a picture is copied.
@@ -34,14 +39,13 @@ class Search:
 
     Args:
         training: uint8 (N, C, H, W).
-        window: side of the smallest fragment. From 7 on every other one in each direction is looked up: any square
-            one pixel larger holds one of them.
+        window: side of the smallest fragment.
     """
 
     def __init__(self, training: UInt8[Tensor, "n c h w"], window: int):
         self.training, self.window = training, window
         self.windows = Windows(training, window)
-        self.stride = 2 if window >= 7 else 1
+        self.stride = stride(window)
         self.sizes = range(window, min(training.shape[2:]) + 1, SIZES)
 
     def __call__(self, pictures: UInt8[Tensor, "b c h w"], hidden: Int[Tensor, " b"]) -> list[Finding]:

@@ -12,7 +12,8 @@ from patchmosaic.data import DataSettings
 from patchmosaic.data.dataset import load_dataset
 from patchmosaic.errors import InputError
 from patchmosaic.nets.network import Network, holds_network, load_network
-from patchmosaic.records import read_tensors
+from patchmosaic.records import check_finished, read_tensors
+from patchmosaic.sampling import check_seeds
 
 SAMPLES = "samples.safetensors"
 
@@ -34,6 +35,7 @@ class Settings(DataSettings):
         for name in ("held_out_count", "count", "network_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 1")
+        check_seeds([self.seed])
 
     def network(self, device: str) -> Network | None:
         """What draws the pictures, where they are not given."""
@@ -55,6 +57,7 @@ class Settings(DataSettings):
     def _read(self, source: str) -> Tensor:
         """A data set, or what ``patchmosaic generate`` wrote: its run folder or the file in it."""
         path = Path(source).expanduser()
+        check_finished(path)
         path = path / SAMPLES if (path / SAMPLES).is_file() else path
         if path.suffix != ".safetensors":
             found = load_dataset(source, size=self.size, channels=self.channels, split=self.split).pixels

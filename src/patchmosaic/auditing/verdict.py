@@ -1,6 +1,5 @@
 """The rules: what is called a copy, and what a partial copy."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,18 +75,13 @@ def threshold(scores: Sequence[float]) -> Threshold:
     Args:
         scores: one at least; those of copies are left aside.
     """
+    from scipy.stats import binom
+
     kept = sorted((one for one in scores if one < COPY), reverse=True)
-    count, k = len(kept), 1
-    while _fewer(k + 1, count) <= 1 - CONFIDENCE:
-        k += 1
+    count = len(kept)
+    k = max(1, int(binom.ppf(1 - CONFIDENCE, count, FALSE_ALARMS)))
     limit = kept[k - 1] if kept else 0.0
-    return Threshold(limit, 1 - _fewer(k, count), count, len(scores) - count)
-
-
-def _fewer(k: int, count: int) -> float:
-    """The probability that fewer than ``k`` of ``count`` are false alarms, of which each is one in a hundred."""
-    p = FALSE_ALARMS
-    return sum(math.comb(count, i) * p**i * (1 - p) ** (count - i) for i in range(min(k, count + 1)))
+    return Threshold(limit, float(binom.sf(k - 1, count, FALSE_ALARMS)), count, len(scores) - count)
 
 
 def judge(finding: Finding, pixels: int, limit: Threshold) -> Report:

@@ -93,7 +93,8 @@ class Run:
                     bar.update((rows.stop - rows.start) * steps)
                 else:
                     write_tensors(path, self._follow(rows, bar))
-        parts = [read_tensors(path)[0] for path, _ in batches]
+        names = [*self.machines, *["states"] * self.settings.receptive_fields]
+        parts = [read_tensors(path, names)[0] for path, _ in batches]
         alpha_bars = tuple(self.network.schedule.alpha_bar(t) for t in reversed(self.times))
         found = {
             name: Calibration(

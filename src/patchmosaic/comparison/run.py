@@ -141,7 +141,7 @@ class Run:
         )
 
     def _read(self, who: str) -> Tensor:
-        return torch.cat([read_tensors(path)[0]["images"] for path, _ in self._batches(who)])
+        return torch.cat([read_tensors(path, ["images"])[0]["images"] for path, _ in self._batches(who)])
 
     def _inputs(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         """Noise and labels of some seeds, on the device."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmosaic.data.source import Block, Source, block_length, checked_labels, refusing
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, block_length, checked_labels
+from patchmosaic.errors import InputError, refusing
 
 IMAGE_KEYS = ("images", "x", "arr_0", "x_train", "data")
 LABEL_KEYS = ("labels", "y", "arr_1", "y_train")
@@ -76,13 +76,14 @@ def array_source(
 
 
 def _channels_first(images: np.ndarray, where: str) -> np.ndarray:
+    given = images.shape
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise InputError(
-            f"{where}: images have shape {images.shape}, give (N, H, W), (N, C, H, W) or (N, H, W, C) "
+            f"{where}: images have shape {given}, give (N, H, W), (N, C, H, W) or (N, H, W, C) "
             "with C = 1 or 3"
         )
     return images

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmosaic.data.source import refusing
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, refusing
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from patchmosaic.data.decode import decode
-from patchmosaic.data.source import Block, Source, checked_labels, refusing, stack_runs
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, checked_labels, stack_runs
+from patchmosaic.errors import InputError, refusing
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from patchmosaic.data.decode import to_array
-from patchmosaic.data.source import Block, Source, checked_labels, refusing, stack_runs
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, checked_labels, stack_runs
+from patchmosaic.errors import InputError, refusing
 
 
 def hub_source(name: str, split: str, first: int | None = None) -> Source:

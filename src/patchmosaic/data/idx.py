@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from patchmosaic.data.arrays import array_source
-from patchmosaic.data.source import Source, refusing
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Source
+from patchmosaic.errors import InputError, refusing
 
 UNSIGNED_BYTES = 0x08
 GZIP_MAGIC = b"\x1f\x8b"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchmosaic.data.decode import decode
-from patchmosaic.data.source import Block, Source, checked_labels, refusing, stack_runs
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, checked_labels, stack_runs
+from patchmosaic.errors import InputError, refusing
 
 if TYPE_CHECKING:
     import pyarrow as pa

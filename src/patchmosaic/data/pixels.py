@@ -45,7 +45,9 @@ def assemble(
                 gathered = torch.empty((count, *pixels.shape[1:]), dtype=pixels.dtype)
             if pixels.shape[2:] != gathered.shape[2:]:
                 here, before = ("x".join(map(str, item.shape[2:])) for item in (pixels, gathered))
-                raise InputError(f"{block.where} is {here} where those before are {before}: pass size")
+                raise InputError(
+                    f"{block.where} is {here} where those before are {before}: pass size (--size)"
+                )
             if pixels.shape[1] > gathered.shape[1]:
                 gathered = set_channels(gathered, pixels.shape[1]).contiguous()
             gathered[done : done + len(pixels)] = pixels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,18 +47,6 @@ class Source:
     read: Callable[[np.ndarray], Iterator[Block]]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
-
-
-@contextmanager
-def refusing(where: object, remedy: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn the given errors of a reader into a one-line InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except errors as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{where} cannot be read ({reason}): {remedy}") from error
 
 
 def checked_labels(

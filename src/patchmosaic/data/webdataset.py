@@ -12,8 +12,8 @@ import numpy as np
 
 from patchmosaic.data.decode import decode
 from patchmosaic.data.folder import IMAGE_SUFFIXES
-from patchmosaic.data.source import Block, Source, checked_labels, refusing, stack_runs
-from patchmosaic.errors import InputError
+from patchmosaic.data.source import Block, Source, checked_labels, stack_runs
+from patchmosaic.errors import InputError, refusing
 
 CLASS = ".cls"  # a file with the number of the class
 

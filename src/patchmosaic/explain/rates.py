@@ -7,8 +7,6 @@ from torch import Tensor
 
 from patchmosaic.errors import InputError
 
-_Z = 1.959963984540054  # the standard normal quantile of 0.975
-
 
 class Rate(NamedTuple):
     """The share ``hits`` / ``total`` of samples, with Wilson's 95 % interval."""
@@ -26,13 +24,13 @@ def wilson(happened: Bool[Tensor, " b"]) -> Rate:
     Raises:
         InputError: for no samples.
     """
+    from scipy.stats import binomtest
+
     total, hits = happened.numel(), int(happened.sum())
     if total == 0:
         raise InputError("a rate needs one sample at least")
-    rate, spread = hits / total, _Z**2 / total
-    centre, width = rate + spread / 2, (spread * (rate * (1 - rate) + spread / 4)) ** 0.5
-    low, high = ((centre + sign * width) / (1 + spread) for sign in (-1, 1))
-    return Rate(hits, total, rate, max(0.0, low), min(1.0, high))
+    interval = binomtest(hits, total).proportion_ci(method="wilson")
+    return Rate(hits, total, hits / total, *map(float, interval))
 
 
 class Agreement(NamedTuple):

@@ -39,6 +39,8 @@ COLUMNS = (
     *("top", "bottom", "left", "right_edge"),
 )
 
+_NAMES = [part.name for part in fields(Provenance) if part.name != "wraps"]
+
 
 @dataclass(frozen=True, eq=False)
 class TracedStep:
@@ -131,7 +133,8 @@ class Run:
         if not path.exists():
             found = provenance(self.subject.machine, x, alpha_bar, self.k, labels)
             write_tensors(path, _tensors(found))
-        return Provenance(**read_tensors(path)[0], wraps=self.subject.machine.rules.wraps)
+        tensors, _ = read_tensors(path, _NAMES)
+        return Provenance(**{name: tensors[name] for name in _NAMES}, wraps=self.subject.machine.rules.wraps)
 
     def finish(self, explanation: Explanation) -> dict[str, Any]:
         """Write the results; returns the summary."""
@@ -199,4 +202,4 @@ class Run:
 
 
 def _tensors(found: Provenance) -> dict[str, Tensor]:
-    return {part.name: getattr(found, part.name) for part in fields(found) if part.name != "wraps"}
+    return {name: getattr(found, name) for name in _NAMES}

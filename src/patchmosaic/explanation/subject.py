@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.data import Dataset, DataSettings
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, refusing
 from patchmosaic.generation.run import Config
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets.matching import build_machine
-from patchmosaic.records import read_json, read_tensors
+from patchmosaic.records import DAMAGED, RECORD, check_finished, read_record, read_tensors
 from patchmosaic.sampling import time_grid
 from patchmosaic.schedule import SCHEDULES, CosineSchedule, Schedule
 
@@ -69,21 +69,22 @@ def load_subject(folder: Path, sample: int, machine: str | None, memory_budget: 
     Raises:
         InputError: no such run or sample, or the training images are no longer those of the run.
     """
-    if not (folder / "run.json").is_file():
+    if not (folder / RECORD).is_file():
         raise InputError(f"{folder} holds no run: give a folder made by patchmosaic generate or compare")
-    record = read_json(folder / "run.json")
-    config = record.get("config", {}) if isinstance(record, dict) else {}
-    seeds = config.get("seeds")
-    if not seeds or not ("machine" in config or "machines" in config):
+    record = read_record(folder)
+    config = record.get("config", {})
+    if not config.get("seeds") or not ("machine" in config or "machines" in config):
         raise InputError(f"{folder} holds no pictures: give a folder made by patchmosaic generate or compare")
-    if not 0 <= sample < len(seeds):
-        raise InputError(f"{folder} holds samples 0 to {len(seeds) - 1}: there is no sample {sample}")
-    data = _load_data(folder, record)
-    if "machine" in config:
+    with refusing(folder / RECORD, DAMAGED, AttributeError, IndexError, KeyError, TypeError, ValueError):
+        count = len(config["seeds"])
+        if not 0 <= sample < count:
+            raise InputError(f"{folder} holds samples 0 to {count - 1}: there is no sample {sample}")
+        data = _load_data(folder, record)
+        if "machines" in config:
+            return _of_comparison(folder, record, data, sample, machine, memory_budget, device)
         if machine is not None:
             raise InputError("--machine is for runs of patchmosaic compare, which have several")
         return _of_generation(config, data, sample, memory_budget, device)
-    return _of_comparison(folder, record, data, sample, machine, memory_budget, device)
 
 
 def _load_data(folder: Path, record: dict[str, Any]) -> Dataset:
@@ -137,21 +138,34 @@ def _of_comparison(
     if described["alpha_bars"] is not None:
         locality = LocalitySchedule(described["alpha_bars"], described["windows"])
     machine = build_machine(name, locality, data, record["network"]["circular"], memory_budget)
+    label = _label(config["labels"], sample)
+    if label is not None:
+        machine.dictionary.members(label)
     main = config["network_steps"][0]
-    drawn = read_tensors(folder / "samples.safetensors")[0]
+    drawn = _drawn(folder, f"network_{main}", (len(config["seeds"]), *machine.dictionary.shape))
     schedule = CosineSchedule()
     return Subject(
         name,
         machine.to(device),
         data,
         config["seeds"][sample],
-        _label(config["labels"], sample),
+        label,
         time_grid(schedule, config["steps"], config["start"]),
         schedule,
         "ddim",
         torch.float32,
-        {f"Network, {main} steps": drawn[f"network_{main}"][sample : sample + 1]},
+        {f"Network, {main} steps": drawn[sample : sample + 1]},
     )
+
+
+def _drawn(folder: Path, name: str, shape: tuple[int, ...]) -> Float[Tensor, "n c h w"]:
+    """The finished pictures of a comparison."""
+    check_finished(folder)
+    path = folder / "samples.safetensors"
+    images = read_tensors(path, [name])[0][name]
+    if images.shape != shape or images.dtype != torch.float32 or not bool(images.isfinite().all()):
+        raise InputError(f"the pictures in {path} are not those of its run.json: {DAMAGED}")
+    return images
 
 
 def _label(labels: tuple[int, ...] | list[int] | None, sample: int) -> int | None:

@@ -139,7 +139,8 @@ class Run:
 
     def finish(self, batch: int) -> None:
         """Join the batches, compare with the training images, draw, and clear up."""
-        parts = [read_tensors(path)[0] for path, _ in self.files.batches(len(self.config.seeds), batch)]
+        paths = [path for path, _ in self.files.batches(len(self.config.seeds), batch)]
+        parts = [read_tensors(path, ["images"])[0] for path in paths]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         labels = self.labels()
         images = tensors["images"]
@@ -228,7 +229,7 @@ class _Flow:
         self.predictions: list[Tensor] = []
         self.rng_states = torch.empty(0)
         if path.exists():
-            tensors, metadata = read_tensors(path)
+            tensors, metadata = read_tensors(path, ["images", "rngs"])
             self.x, self.steps = tensors["images"], int(metadata["steps"])
             for rng, state in zip(rngs, tensors["rngs"], strict=True):
                 rng.set_state(state.clone())  # it must be aligned in memory

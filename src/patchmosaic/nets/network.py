@@ -51,12 +51,13 @@ class Network(Denoiser):
         self._denoiser = FunctionDenoiser(self._call, predicts)
         config: Any = model.config
         size = config["sample_size"]
-        if size is None:
+        sides = size if isinstance(size, list | tuple) else (size, size)
+        if [type(side) for side in sides] != [int, int]:
             where = "its configuration" if folder is None else folder / "config.json"
             raise InputError(
                 f"the network does not say how large its images are: set sample_size in {where} to their side in pixels"
             )
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = sides
         self.shape: tuple[int, int, int] = (config["in_channels"], height, width)
         self.classes: int | None = config.get("num_class_embeds")
 
@@ -215,6 +216,8 @@ def _scheduler(folder: Path, place: Path) -> tuple[Schedule, str, int]:
         if path.exists():
             config = read_json(path)
             try:
+                if not isinstance(config, dict):
+                    raise TypeError("it is no dictionary")
                 scheduler = DDPMScheduler.from_config(config)
                 predicts = _PREDICTIONS[scheduler.config["prediction_type"]]
             except (TypeError, ValueError, KeyError, NotImplementedError) as error:

@@ -1,0 +1,97 @@
+"""What is said of damaged files of an interrupted run, by every command that keeps one; nothing is lost by it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchmosaic import records
+from patchmosaic.cli import main
+
+BATCHES = ["--limit", "60", "--count", "4", "--batch", "2"]
+COMMANDS = {
+    "generate": ["generate", *BATCHES, "--steps", "2"],
+    "compare": ["compare", *BATCHES, "--network-steps", "2", "--steps", "2"],
+    "calibrate": ["calibrate", *BATCHES, "--steps", "2", "--windows", "3,5"],
+    "explain": ["explain", "{}/drawn"],
+    "audit": ["audit", "{}/drawn", "--limit", "60"],
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Runs of every command, stopped after the second file that they keep to go on from."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert (
+        main(["generate", "--limit", "60", "--count", "2", "--steps", "2", "--out", f"{folder}/drawn"]) == 0
+    )
+    write = records.write
+    for name, command in COMMANDS.items():
+        kept = []
+
+        def stopping(path, save, kept=kept):
+            write(path, save)
+            if Path(path).parent.name == records.UNFINISHED:
+                kept.append(path)
+                if len(kept) == 2:
+                    raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(records, "write", stopping)
+            arguments = [part.format(folder) for part in command]
+            assert main([*arguments, "--out", str(folder / name)]) == 130
+    return folder
+
+
+def resume(interrupted, out, name, option="--resume"):
+    return main([*(part.format(interrupted) for part in COMMANDS[name]), "--out", str(out), option])
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("patchmosaic: ")
+    assert len(error.splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_damaged_part_is_named_and_made_again(interrupted, tmp_path, capsys, name):
+    out = tmp_path / "run"
+    shutil.copytree(interrupted / name, out)
+    part = min((out / records.UNFINISHED).iterdir())
+    content = part.read_bytes()
+    capsys.readouterr()
+    part.write_bytes(content[:50])
+    assert resume(interrupted, out, name) == 1
+    assert f"{part} cannot be read" in one_line(capsys)
+    records.write_tensors(part, {"other": torch.zeros(2)})
+    assert resume(interrupted, out, name) == 1
+    error = one_line(capsys)
+    assert f"{part} holds no tensor called" in error
+    assert "delete it, and --resume makes it again" in error
+    part.unlink()
+    assert resume(interrupted, out, name) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"config": 3}'])
+def test_a_damaged_record_is_named_and_overwritten(interrupted, tmp_path, capsys, content):
+    out = tmp_path / "run"
+    shutil.copytree(interrupted / "generate", out)
+    (out / "run.json").write_text(content)
+    before = sorted(out.rglob("*"))
+    capsys.readouterr()
+    assert resume(interrupted, out, "generate") == 1
+    error = one_line(capsys)
+    assert f"{out / 'run.json'} cannot be read" in error
+    assert "--overwrite" in error
+    assert sorted(out.rglob("*")) == before
+    assert resume(interrupted, out, "generate", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("command", ["audit", "explain"])
+def test_pictures_of_an_unfinished_run_are_not_taken(interrupted, tmp_path, capsys, command):
+    capsys.readouterr()
+    of = {"audit": "generate", "explain": "compare"}[command]
+    assert main([command, str(interrupted / of), "--out", str(tmp_path / "out")]) == 1
+    assert "unfinished run: finish it with --resume" in one_line(capsys)
