@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     from patchmosaic.calibration.command import add_calibrate
     from patchmosaic.comparison.command import add_compare
     from patchmosaic.explanation.command import add_explain
+    from patchmosaic.explorer.command import add_explore
     from patchmosaic.generation.command import add_generate
     from patchmosaic.reproduction.command import add_reproduce
     from patchmosaic.training.command import add_train
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_generate(commands)
     add_compare(commands)
     add_explain(commands)
+    add_explore(commands)
     add_audit(commands)
     add_calibrate(commands)
     add_train(commands)

@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXTRAS = {"accelerate": "networks", "datasets": "hub", "diffusers": "networks"}
+EXTRAS = {
+    "accelerate": "networks",
+    "datasets": "hub",
+    "diffusers": "networks",
+    "starlette": "explorer",
+    "uvicorn": "explorer",
+}
 
 
 class InputError(ValueError):

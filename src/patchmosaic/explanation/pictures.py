@@ -18,7 +18,7 @@ from patchmosaic.symmetry import transform
 from patchmosaic.viz import spotlight, to_pil
 
 NAMED = 8  # sources with a colour of their own
-_COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
+COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
 _OTHERS, _NOBODY = "#c3c9d4", "#ffffff"
 _BORDER, _WRONG = "#ff5a36", "#e0312f"
 _SHOWN = 8  # steps
@@ -66,7 +66,7 @@ def _draw_sources(part: Any, subject: Subject, found: Mosaic) -> None:
     for panel in panels:
         panel.axis("off")
     height, width = found.number.shape
-    for panel, colour, (image, size) in zip(panels, _COLOURS, found.sources(), strict=False):
+    for panel, colour, (image, size) in zip(panels, COLOURS, found.sources(), strict=False):
         panel.axis("on")
         elements = [part.element for part in found.fragments if part.image == image]
         pixels = subject.machine.dictionary.images(torch.tensor([image]), torch.float32)[0].cpu()
@@ -97,7 +97,7 @@ def used(found: Mosaic, image: int, element: int) -> Bool[Tensor, "h w"]:
 
 def source_map(found: Mosaic, named: Mosaic) -> UInt8[np.ndarray, "h w 3"]:
     """Every pixel in the colour of its training image; colours belong to the main sources of ``named``."""
-    colour_of = {image: _bytes(colour) for (image, _), colour in zip(named.sources(), _COLOURS, strict=False)}
+    colour_of = {image: _bytes(colour) for (image, _), colour in zip(named.sources(), COLOURS, strict=False)}
     colours = [_bytes(_NOBODY)] + [colour_of.get(part.image, _bytes(_OTHERS)) for part in found.fragments]
     return np.array(colours, np.uint8)[found.number.numpy() + 1]
 

@@ -1,0 +1,145 @@
+"""``patchmosaic explore``."""
+
+import argparse
+import contextlib
+import shlex
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from patchmosaic.errors import InputError
+from patchmosaic.options import add_command, add_data_options, add_network_option
+
+_DESCRIPTION = """\
+A page to watch the machines at work: noise becoming a mosaic step by step, the training patches that each pixel
+believes it came from, the same noise through growing windows, a trained network beside theory, and pictures of your
+own to begin with. It is served on this computer alone and fetches nothing from elsewhere.
+
+The page's address holds the whole view: keep it, or send it to somebody who runs the same command."""
+
+_EXAMPLES = """\
+examples:
+  patchmosaic explore
+      the digits, and the network that comes with patchmosaic
+  patchmosaic explore --data mnist-train.parquet --size 32 --limit 2000
+      data of your own; the more images, the longer a step takes
+  patchmosaic explore --view 'machine=is&seed=3&row=4&col=4' --save view.png
+      a view as a picture, without a page"""
+
+
+def add_explore(commands: Any) -> None:
+    """Register the command with the parsers of a program."""
+    command = add_command(
+        commands, "explore", _explore, "watch the machines at work on a page", _DESCRIPTION, _EXAMPLES
+    )
+    add_data_options(command)
+    page = command.add_argument_group("page")
+    add_network_option(page)
+    page.add_argument(
+        "--port", type=int, default=8017, metavar="N", help="default: 8017; 0: any that is free"
+    )
+    page.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="listen there (default: 127.0.0.1, this computer alone; 0.0.0.0: everybody who can reach it)",
+    )
+    page.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    page.add_argument(
+        "--view", default="", metavar="QUERY", help="what the page shows first: what follows ? in a link"
+    )
+    page.add_argument("--save", type=Path, metavar="FILE", help="write that view as a PNG, and serve nothing")
+
+
+def _explore(args: argparse.Namespace) -> None:
+    from patchmosaic.data import DataSettings
+    from patchmosaic.explorer.studio import Studio
+    from patchmosaic.explorer.view import View
+    from patchmosaic.options import settings
+
+    view = View.parse(dict(parse_qsl(args.view)))
+    data = settings(DataSettings, args).load()
+    studio = Studio(data, _network(args.network, data))
+    if args.save is None:
+        _serve(args, studio)
+        return
+    from patchmosaic.explorer.server import reproduced
+    from patchmosaic.records import write
+
+    picture = reproduced(studio, view)
+    write(args.save, lambda path: path.write_bytes(picture))
+    print(args.save)
+
+
+def _network(folder: str | None, data: Any) -> Any:
+    """The network that was asked for, or the bundled one where it fits."""
+    from patchmosaic.nets import load_network
+    from patchmosaic.nets.matching import check_fit
+
+    if folder is None and data.name != "digits":
+        return None
+    network = load_network(folder)
+    try:
+        check_fit(network, data)
+    except InputError:
+        if folder is not None:
+            raise
+        return None
+    return network
+
+
+def _serve(args: argparse.Namespace, studio: Any) -> None:
+    from patchmosaic.errors import needed_by
+
+    with needed_by("patchmosaic explore"):
+        import uvicorn
+
+        from patchmosaic.explorer.server import build_app
+
+    listening = _listen(args.host, args.port)
+    local = args.host in ("127.0.0.1", "localhost", "::1")
+    port = listening.getsockname()[1]
+    address = f"http://{'127.0.0.1' if local else args.host}:{port}/" + (f"?{args.view}" if args.view else "")
+    app = build_app(studio, lambda view: _command(args, view), local)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    )
+    print(f"{len(studio.data):,} images of {studio.data.name}: {address}\nCtrl-C stops", flush=True)
+    if not args.no_browser:
+        threading.Timer(1.0, webbrowser.open, [address]).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    print("\nstopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound already, so that a port that is taken is told at once."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot listen on {host}:{port} ({reason}): give another --port, or --port 0"
+        ) from None
+    return listening
+
+
+def _command(args: argparse.Namespace, view: Any) -> str:
+    """What to type to get a view's picture again."""
+    words = ["patchmosaic", "explore"]
+    names = ("data", "size", "channels", "classes", "limit", "subset_seed", "split", "network")
+    defaults = {"data": "digits", "split": "train"}
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value != defaults.get(name):
+            words += [
+                f"--{name.replace('_', '-')}",
+                ",".join(value) if isinstance(value, tuple) else str(value),
+            ]
+    return shlex.join([*words, "--view", view.query(), "--save", "view.png"])
