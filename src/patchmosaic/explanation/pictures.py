@@ -19,7 +19,7 @@ from patchmosaic.viz import spotlight, to_pil
 
 NAMED = 8  # sources with a colour of their own
 COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
-_OTHERS, _NOBODY = "#c3c9d4", "#ffffff"
+OTHERS, _NOBODY = "#c3c9d4", "#ffffff"
 _BORDER, _WRONG = "#ff5a36", "#e0312f"
 _SHOWN = 8  # steps
 
@@ -97,8 +97,8 @@ def used(found: Mosaic, image: int, element: int) -> Bool[Tensor, "h w"]:
 
 def source_map(found: Mosaic, named: Mosaic) -> UInt8[np.ndarray, "h w 3"]:
     """Every pixel in the colour of its training image; colours belong to the main sources of ``named``."""
-    colour_of = {image: _bytes(colour) for (image, _), colour in zip(named.sources(), COLOURS, strict=False)}
-    colours = [_bytes(_NOBODY)] + [colour_of.get(part.image, _bytes(_OTHERS)) for part in found.fragments]
+    colour_of = {image: rgb(colour) for (image, _), colour in zip(named.sources(), COLOURS, strict=False)}
+    colours = [rgb(_NOBODY)] + [colour_of.get(part.image, rgb(OTHERS)) for part in found.fragments]
     return np.array(colours, np.uint8)[found.number.numpy() + 1]
 
 
@@ -221,7 +221,8 @@ def _add_lines(panel: Any, lines: Sequence[Sequence[tuple[float, float]]], colou
     panel.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
 
 
-def _bytes(colour: str) -> tuple[int, ...]:
+def rgb(colour: str) -> tuple[int, ...]:
+    """Of a colour such as #0b3c7d."""
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 

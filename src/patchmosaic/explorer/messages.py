@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from patchmosaic import __version__, presets
-from patchmosaic.explain import Mosaic, Provenance, mosaic
-from patchmosaic.explanation.pictures import COLOURS, source_map
+from patchmosaic.explain import Mosaic, Provenance
+from patchmosaic.explanation.pictures import COLOURS, OTHERS, rgb
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.studio import Dialled, Studio, window_of
 from patchmosaic.explorer.uploads import MAX_BYTES
@@ -103,17 +103,25 @@ def step_map(studio: Studio, view: View, flow: Flow, k: int) -> Json:
     """Where every pixel of one step comes from; colours are those of the finished picture's main sources."""
     machine = studio.machine(view)
     found, named = flow.trace(machine, k), flow.mosaic(machine)
-    here = mosaic(found)
     patches = studio.patches(machine, flow.steps[k].alpha_bar, view.label)
     effective = found.effective[0]
     return {
-        "sources": png_of(source_map(here, named)),
+        "sources": png_of(_source_colours(found, named)),
         "belief": png_of(_shades(effective, patches)),
         "median": float(effective.median()),
         "patches": patches,
         "named": _legend(studio, named),
-        "unclear": int((here.number < 0).sum()),
+        "unclear": int(found.ambiguous.sum()),
     }
+
+
+def _source_colours(found: Provenance, named: Mosaic) -> UInt8[np.ndarray, "h w 3"]:
+    """Each pixel in the colour of its best source, the paler the less it believes in it."""
+    palette = torch.tensor([rgb(colour) for colour in (*COLOURS, OTHERS)], dtype=torch.float64)
+    colour_of = {image: i for i, (image, _) in enumerate(named.sources()[: len(COLOURS)])}
+    which = [[colour_of.get(image, len(COLOURS)) for image in row] for row in found.image[0, 0].tolist()]
+    weight = found.weight[0, 0, :, :, None]
+    return (weight * palette[which] + (1 - weight) * 255).round().to(torch.uint8).numpy()
 
 
 def _legend(studio: Studio, named: Mosaic) -> list[Json]:

@@ -32,7 +32,7 @@ def export(studio: Studio, view: View) -> bytes:
         found = messages.step_map(studio, view, flow, step)
         shown |= {"sources": found["sources"], "belief": found["belief"]}
         remarks = {
-            "sources": f"from {len(flow.mosaic(machine).sources())} images; white: several fit",
+            "sources": f"from {len(flow.mosaic(machine).sources())} images; paler: less sure",
             "belief": f"median {found['median']:.3g} of {found['patches']:,}",
         }
     beliefs = None
