@@ -1,6 +1,7 @@
 """Work for a page, piece by piece: every piece waits its turn, and a page that has gone away ends it."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, final
@@ -49,6 +50,9 @@ class Workshop:
             yield _line({"error": str(error)})
         except MemoryError:
             yield _line({"error": "out of memory: choose fewer training images with --limit"})
+        except Exception:
+            logging.getLogger(__name__).exception("a job failed")
+            yield _line({"error": "patchmosaic itself failed: the terminal where it runs shows how"})
         finally:
             self._jobs -= 1
 
