@@ -1,6 +1,7 @@
 """Check the shapes in the signatures of everything the tests import."""
 
 import os
+import threading
 
 import pytest
 import torch
@@ -19,3 +20,29 @@ with install_import_hook(
 @pytest.fixture(scope="session")
 def digits():
     return patchmosaic.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """Serves studios of the explorer on free ports until the module's tests are over."""
+    import uvicorn
+
+    from patchmosaic.explorer.command import _listen
+    from patchmosaic.explorer.server import build_app
+
+    running = []
+
+    def start(studio):
+        listening = _listen("127.0.0.1", 0)
+        app = build_app(studio, lambda view: f"patchmosaic explore --view '{view.query()}' --save view.png")
+        config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)

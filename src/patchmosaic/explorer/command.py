@@ -109,20 +109,21 @@ def _serve(args: argparse.Namespace, studio: Any) -> None:
     )
     print(f"{len(studio.data):,} images of {studio.data.name}: {address}\nCtrl-C stops", flush=True)
     if not args.no_browser:
-        threading.Timer(1.0, webbrowser.open, [address]).start()
+        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     print("\nstopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound already, so that a port that is taken is told at once."""
+    """A socket that listens already: a port that is taken is told at once, and a browser may come before the server."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()
     except (OSError, OverflowError) as error:
+        listening.close()
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"cannot listen on {host}:{port} ({reason}): give another --port, or --port 0"

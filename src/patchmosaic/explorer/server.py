@@ -32,6 +32,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_DROPPED = 1 << 28
 _LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
@@ -162,7 +163,7 @@ class _Api:
                 len(steps),
                 "tracing",
                 lambda: sum(map(flow.is_traced, steps)),
-                lambda: flow.trace(machine, next(k for k in steps if not flow.is_traced(k))),
+                lambda: flow.trace(machine, next((k for k in steps if not flow.is_traced(k)), steps[-1])),
             )
         yield {"result": {**messages.flow(studio, view, flow), "command": self.command(view)}}
 
@@ -201,19 +202,22 @@ def _take(flow: Flow) -> Job:
 
 
 async def _body(request: Request) -> bytes:
-    """What was sent; refused before it is read if it is too much.
+    """What was sent. Some of what is too much is read and dropped: a browser shows no answer before it has sent all.
 
     Raises:
         HTTPException: more than MAX_BYTES.
     """
     too_much = HTTPException(413, f"the file has more than {MAX_BYTES >> 20} MiB: use a smaller picture")
-    if int(request.headers.get("content-length", "0")) > MAX_BYTES:
+    if int(request.headers.get("content-length", "0")) > _DROPPED:
         raise too_much
-    content = b""
+    content, length = b"", 0
     async for part in request.stream():
-        content += part
-        if len(content) > MAX_BYTES:
-            raise too_much
+        length += len(part)
+        if length > _DROPPED:
+            break
+        content = content + part if length <= MAX_BYTES else b""
+    if length > MAX_BYTES:
+        raise too_much
     return content
 
 

@@ -39,12 +39,9 @@ class Workshop:
         try:
             job, pairs = await to_thread.run_sync(begin, limiter=self._quick)
             lane = self._quick if pairs <= QUICK_PAIRS else self._slow
-            while True:
-                if lane.available_tokens < 1:
-                    yield _line({"progress": {"waiting": True}})
-                message = await to_thread.run_sync(next, job, None, limiter=lane)
-                if message is None:
-                    return
+            if lane.available_tokens < 1:
+                yield _line({"progress": {"waiting": True}})
+            while (message := await to_thread.run_sync(next, job, None, limiter=lane)) is not None:
                 yield _line(message)
         except InputError as error:
             yield _line({"error": str(error)})
