@@ -120,7 +120,7 @@ def _source_colours(found: Provenance, named: Mosaic) -> UInt8[np.ndarray, "h w 
     palette = torch.tensor([rgb(colour) for colour in (*COLOURS, OTHERS)], dtype=torch.float64)
     colour_of = {image: i for i, (image, _) in enumerate(named.sources()[: len(COLOURS)])}
     which = [[colour_of.get(image, len(COLOURS)) for image in row] for row in found.image[0, 0].tolist()]
-    weight = found.weight[0, 0, :, :, None]
+    weight = found.weight[0, 0, :, :, None].sqrt()
     return (weight * palette[torch.tensor(which)] + (1 - weight) * 255).round().to(torch.uint8).numpy()
 
 
