@@ -16,6 +16,7 @@ models" (ICML 2025, arXiv 2412.20292)."""
 _EXAMPLES = """\
 examples:
   patchmosaic generate          pictures from handwritten digits, in a few seconds
+  patchmosaic explore           a page to watch noise become a mosaic, pixel by pixel
   patchmosaic compare           a trained network's pictures, and theory's from the same noise
   patchmosaic train --help      every choice of a command, with examples
 
