@@ -92,8 +92,8 @@ function explore(setup) {
     }
     panels.open(result);
     showOutcome(result);
-    panels.showPixel(Number(view.row), Number(view.col));
     goTo(step());
+    panels.showPixel(Number(view.row), Number(view.col));
     openTab(view.tab);
     document.body.dataset.ready = "true";
   }

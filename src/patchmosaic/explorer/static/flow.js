@@ -31,7 +31,7 @@ export function flow([, height, width], on) {
     return { name, element, image: element.querySelector("img"), outline };
   });
   const asks = ["sources", "belief"].map((name) => {
-    const button = make("button", { type: "button", class: "trace" }, "Trace this step");
+    const button = make("button", { type: "button", class: "trace", hidden: "" }, "Trace this step");
     button.addEventListener("click", (event) => {
       event.stopPropagation();
       on.trace();
