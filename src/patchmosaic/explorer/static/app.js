@@ -3,7 +3,7 @@
 import { getBlob, getJson, stream } from "./api.js";
 import { controls, machineOf } from "./controls.js";
 import { dial } from "./dial.js";
-import { $, debounced, make, plural } from "./dom.js";
+import { $, debounced, imageText, make, plural } from "./dom.js";
 import { drawing } from "./draw.js";
 import { flow } from "./flow.js";
 import { network } from "./network.js";
@@ -92,8 +92,8 @@ function explore(setup) {
     }
     panels.open(result);
     showOutcome(result);
-    panels.showPixel(Number(view.row), Number(view.col));
     goTo(step());
+    panels.showPixel(Number(view.row), Number(view.col));
     openTab(view.tab);
     document.body.dataset.ready = "true";
   }
@@ -102,8 +102,8 @@ function explore(setup) {
     $("outcome").hidden = false;
     $("outcome-picture").src = picture;
     $("outcome-nearest").src = nearest.picture;
-    const kind = nearest.class ? `, class ${nearest.class}` : "";
-    $("outcome-caption").textContent = `Nearest: no. ${nearest.image}${kind}, distance ${nearest.distance.toFixed(2)}`;
+    const name = imageText(nearest.image, nearest.class);
+    $("outcome-caption").textContent = `Nearest: ${name}, distance ${nearest.distance.toFixed(2)}`;
   }
 
   function goTo(k) {
@@ -129,12 +129,13 @@ function explore(setup) {
   async function showPatches() {
     const { row, col, second } = view;
     const place = new URLSearchParams({ second, step: step(), row, col });
+    const state = shown.result.states[step()];
     const found = await work(
       "pixel",
       (signal) => stream(`api/pixel?${shown.query}&${place}`, signal, ({ progress }) => report("pixel", progress)),
       showPatches,
     );
-    if (found) patches.show(Number(row), Number(col), found);
+    if (found) patches.show(Number(row), Number(col), state, found);
   }
 
   async function trace() {

@@ -26,7 +26,7 @@ export function controls(setup, view, run) {
     $("label-field").hidden = setup.data.classes.length === 0;
     $("locality-hint").textContent = setup.localities.find((one) => one.name === view.locality)?.title ?? "";
     $("from-picture").hidden = view.start === "";
-    $("from-picture").textContent = `From your picture, noised to t = ${Number(view.level).toFixed(2)}.`;
+    $("from-picture").textContent = `From your picture at t = ${Number(view.level).toFixed(2)}`;
     const sees = machine?.local ? [$("locality").selectedOptions[0]?.text] : [];
     $("settings-summary").textContent = [machine?.short, ...sees, `seed ${view.seed}`].filter(Boolean).join(" · ");
   }
@@ -76,6 +76,6 @@ function valid(name) {
   const field = $(name);
   const good = field.value !== "" && field.checkValidity();
   field.setAttribute("aria-invalid", String(!good));
-  if (!good) complain(new Error(`${name} must be a whole number from ${field.min} to ${field.max}.`));
+  if (!good) complain(new Error(`${field.labels[0].textContent} must be a whole number from ${field.min} to ${field.max}.`));
   return good;
 }

@@ -33,8 +33,10 @@ export function dial(choose) {
       { type: "button", class: "card", "data-locality": locality },
       pixels(picture, `Drawn with ${title}`),
       make("strong", {}, title),
-      make("span", {}, plural(sources, "training image")),
-      make("span", {}, `largest share ${percent(largest)}`),
+      ...(sources === null ? [] : [
+        make("span", {}, plural(sources, "training image")),
+        make("span", {}, `largest: ${percent(largest)}`),
+      ]),
     );
     button.addEventListener("click", () => choose(locality));
     return button;

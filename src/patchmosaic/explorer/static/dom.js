@@ -30,7 +30,8 @@ export function count(n) {
 
 export function percent(share) {
   const value = 100 * share;
-  return value > 0 && value < 0.1 ? "< 0.1 %" : `${value < 9.95 ? value.toFixed(1) : value.toFixed(0)} %`;
+  if (value === 0) return "0 %";
+  return value && value < 0.1 ? "< 0.1 %" : `${value < 9.95 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
 export const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { $ } from "./dom.js";
-import { complain, work } from "./work.js";
+import { complain, say, work } from "./work.js";
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -104,7 +104,9 @@ export function drawing(setup, on) {
       return;
     }
     const found = await work("picture", () => post("api/picture", file), () => bring(file));
-    if (found) await put(found.picture);
+    if (!found) return;
+    await put(found.picture);
+    say(`${file.name} is on the pad.`);
   }
 
   async function finish() {

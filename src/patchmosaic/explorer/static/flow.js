@@ -31,7 +31,7 @@ export function flow([, height, width], on) {
     return { name, element, image: element.querySelector("img"), outline };
   });
   const asks = ["sources", "belief"].map((name) => {
-    const button = make("button", { type: "button", class: "trace" }, "Trace this step");
+    const button = make("button", { type: "button", class: "trace", hidden: "" }, "Trace this step");
     button.addEventListener("click", (event) => {
       event.stopPropagation();
       on.trace();
@@ -133,15 +133,16 @@ export function flow([, height, width], on) {
   return { open, showStep, showPixel, dim };
 }
 
-function sourcesCaption({ named, unclear }, all) {
+function sourcesCaption({ named }, all) {
   const swatches = named.map(({ image, class: kind, colour, pixels }) => {
-    const swatch = make("span", { class: "swatch", title: `${imageText(image, kind)}: ${pixels} of ${all} pixels` });
+    const swatch = make("span", { class: "swatch", title: `${imageText(image, kind)}: ${pixels} of ${all} pixels in the end` });
     swatch.style.background = colour;
     return swatch;
   });
-  const others = all - unclear - named.reduce((sum, { pixels }) => sum + pixels, 0);
-  const said = [others > 0 && "grey: other images", unclear > 0 && "white: several fit"].filter(Boolean).join("; ");
-  return [make("span", { class: "swatches" }, ...swatches), make("span", {}, said || "one colour for each training image")];
+  return [
+    make("span", { class: "swatches" }, ...swatches, "grey: others"),
+    make("span", {}, "the paler, the less believed"),
+  ];
 }
 
 function beliefCaption({ median, patches }) {

@@ -24,7 +24,11 @@ export function overlay(height, width) {
   return { svg, show: (window, row, col) => show(window, row, col) };
 
   function show(window, row, col) {
+    const [top, left, down, across] = window;
+    const fits = top >= 0 && left >= 0 && top + down <= height && left + across <= width;
     svg.style.visibility = "visible";
+    beyond.style.display = fits ? "none" : "";
+    within.style.clipPath = fits ? "none" : "";
     set(beyond, window);
     set(within, window);
     set(pixel, [row, col, 1, 1]);

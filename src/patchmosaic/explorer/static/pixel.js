@@ -1,11 +1,12 @@
 /** The training patches that one pixel believes in, for two machines. */
 
-import { $, count, imageText, make, percent, pixels, windowText } from "./dom.js";
+import { $, count, imageText, make, makeSvg, percent, pixels, windowText } from "./dom.js";
 import { overlay } from "./overlay.js";
 
 /** @param {[number, number, number]} shape of the data */
 export function pixelView([, height, width]) {
-  function show(row, col, { first, second }) {
+  /** @param {string} state the noisy picture that both machines look at */
+  function show(row, col, state, { first, second }) {
     $("pixel-hint").hidden = true;
     $("beliefs").hidden = false;
     $("beliefs").classList.remove("stale");
@@ -13,11 +14,20 @@ export function pixelView([, height, width]) {
     $("first-name").textContent = first.machine;
     for (const [place, belief] of Object.entries({ first, second })) {
       $(`${place}-text`).textContent = summary(belief);
-      $(`belief-${place}`).replaceChildren(...belief.sources.map(card), others(belief));
+      $(`${place}-sees`).replaceChildren(seen(belief.box, state));
+      $(`belief-${place}`).replaceChildren(...belief.sources.map((source) => card(source, belief.window)), others(belief));
     }
   }
 
-  function card(source) {
+  function seen([top, left, down, across], state) {
+    return makeSvg(
+      "svg",
+      { viewBox: [left, top, across, down].join(" "), role: "img", "aria-label": "What the pixel sees" },
+      makeSvg("image", { href: state, width, height }),
+    );
+  }
+
+  function card(source, window) {
     const outline = overlay(height, width);
     outline.show(source.box, source.row, source.col);
     const name = imageText(source.image, source.class);
@@ -26,7 +36,12 @@ export function pixelView([, height, width]) {
       { class: "source", "data-image": source.image, "data-weight": source.weight },
       bar(source.weight),
       make("div", { class: "thumb" }, pixels(source.picture, `Training image ${name}`), outline.svg),
-      make("p", {}, ...name.split(", ").map((line) => make("span", {}, line))),
+      make(
+        "div",
+        { class: "name" },
+        make("p", {}, ...name.split(", ").map((line) => make("span", {}, line))),
+        ...(window === null ? [] : [pixels(source.patch, "Its patch")]),
+      ),
     );
   }
 
@@ -44,7 +59,7 @@ function others({ covered, patches, sources }) {
     { class: "others" },
     bar(Math.max(0, 1 - covered)),
     make("div", { class: "thumb" }, many > 0 ? `+ ${count(many)}` : "none"),
-    make("p", {}, "others"),
+    make("div", { class: "name" }, make("p", {}, "others")),
   );
 }
 
