@@ -48,7 +48,7 @@ def page(browser, address, request):
     opened, complaints, outside = context.new_page(), [], []
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    ours = (address, "data:", "blob:", "about:")
+    ours = ("http://127.0.0.1:", "data:", "blob:", "about:")
     opened.on("request", lambda asked: None if asked.url.startswith(ours) else outside.append(asked.url))
     yield opened
     context.close()

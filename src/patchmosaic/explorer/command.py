@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from patchmosaic.errors import InputError
-from patchmosaic.options import add_command, add_data_options, add_network_option
+from patchmosaic.options import add_command, add_data_options
 
 _DESCRIPTION = """\
 A page to watch the machines at work: noise becoming a mosaic step by step, the training patches that each pixel
@@ -37,7 +37,15 @@ def add_explore(commands: Any) -> None:
     )
     add_data_options(command)
     page = command.add_argument_group("page")
-    add_network_option(page)
+    page.add_argument(
+        "--network",
+        "--model",
+        metavar="FOLDER",
+        help="made by patchmosaic train, or saved by diffusers (default: the bundled one, where it fits)",
+    )
+    page.add_argument(
+        "--machine", metavar="NAME", help="is, es, ls, els or bbels, to begin with (default: bbels)"
+    )
     page.add_argument(
         "--port", type=int, default=8017, metavar="N", help="default: 8017; 0: any that is free"
     )
@@ -60,11 +68,11 @@ def _explore(args: argparse.Namespace) -> None:
     from patchmosaic.explorer.view import View
     from patchmosaic.options import settings
 
-    view = View.parse(dict(parse_qsl(args.view)))
+    view = View.parse({"machine": args.machine or "", **dict(parse_qsl(args.view))})
     data = settings(DataSettings, args).load()
     studio = Studio(data, _network(args.network, data))
     if args.save is None:
-        _serve(args, studio)
+        _serve(args, studio, view)
         return
     from patchmosaic.explorer.server import reproduced
     from patchmosaic.records import write
@@ -91,7 +99,7 @@ def _network(folder: str | None, data: Any) -> Any:
     return network
 
 
-def _serve(args: argparse.Namespace, studio: Any) -> None:
+def _serve(args: argparse.Namespace, studio: Any, view: Any) -> None:
     from patchmosaic.errors import needed_by
 
     with needed_by("patchmosaic explore"):
@@ -102,7 +110,8 @@ def _serve(args: argparse.Namespace, studio: Any) -> None:
     listening = _listen(args.host, args.port)
     local = args.host in ("127.0.0.1", "localhost", "::1")
     port = listening.getsockname()[1]
-    address = f"http://{'127.0.0.1' if local else args.host}:{port}/" + (f"?{args.view}" if args.view else "")
+    query = view.query()
+    address = f"http://{'127.0.0.1' if local else args.host}:{port}/" + (f"?{query}" if query else "")
     app = build_app(studio, lambda view: _command(args, view), local)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
