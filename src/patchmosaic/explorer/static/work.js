@@ -55,6 +55,7 @@ export function report(kind, progress) {
 
 function words({ done, total, what, waiting, seconds_left: left }) {
   if (waiting) return "waiting for others";
+  if (total === 1) return what;
   const time = left == null ? "" : `, ${left < 90 ? `${Math.ceil(left)} s` : `${Math.round(left / 60)} min`} left`;
   return `${what} ${done} of ${total}${time}`;
 }
