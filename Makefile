@@ -15,7 +15,7 @@ digits-network: install  ## train the bundled network anew (20 minutes on a core
 	$(BIN)/patchmosaic calibrate --count 20 --save-with-network --out runs/digits-scales
 
 test: install  ## the quick tests, a process on each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist worksteal
 
 test-slow: install  ## the tests on real data
 	$(BIN)/python -m pytest -q -m slow
