@@ -25,18 +25,15 @@ def digits():
 @pytest.fixture(scope="module")
 def serve():
     """Serves studios of the explorer on free ports until the module's tests are over."""
-    import uvicorn
-
     from patchmosaic.explorer.command import _listen
-    from patchmosaic.explorer.server import build_app
+    from patchmosaic.explorer.server import build_app, make_server
 
     running = []
 
     def start(studio):
         listening = _listen("127.0.0.1", 0)
         app = build_app(studio, lambda view: f"patchmosaic explore --view '{view.query()}' --save view.png")
-        config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         running.append((server, thread))

@@ -287,6 +287,7 @@ def test_large_sets_are_traced_where_they_are_asked(client, studio, monkeypatch)
         ("start=abc&level=0", "level must be"),
         ("start=abc&level=nan", "level must be"),
         ("start=abc", "damaged|no picture"),
+        ("start=" + "A" * 200_000, "damaged|no picture"),
         ("row=1", "both a row and a col"),
         ("row=8&col=0", "pixel must lie in"),
         ("row=-1&col=0", "pixel must lie in"),

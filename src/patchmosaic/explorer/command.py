@@ -103,9 +103,7 @@ def _serve(args: argparse.Namespace, studio: Any, view: Any) -> None:
     from patchmosaic.errors import needed_by
 
     with needed_by("patchmosaic explore"):
-        import uvicorn
-
-        from patchmosaic.explorer.server import build_app
+        from patchmosaic.explorer.server import build_app, make_server
 
     listening = _listen(args.host, args.port)
     local = args.host in ("127.0.0.1", "localhost", "::1")
@@ -113,14 +111,11 @@ def _serve(args: argparse.Namespace, studio: Any, view: Any) -> None:
     query = view.query()
     address = f"http://{'127.0.0.1' if local else args.host}:{port}/" + (f"?{query}" if query else "")
     app = build_app(studio, lambda view: _command(args, view), local)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    )
     print(f"{len(studio.data):,} images of {studio.data.name}: {address}\nCtrl-C stops", flush=True)
     if not args.no_browser:
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+        make_server(app).run(sockets=[listening])
     print("\nstopped")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -63,6 +64,18 @@ def build_app(studio: Studio, command: Callable[[View], str], local: bool = True
         middleware=[Middleware(_Headers), *hosts],
         exception_handlers={InputError: _refuse, HTTPException: _refuse},
     )
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """It says nothing but errors, and ends at once."""
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=1 << 20,  # a link may hold a picture
+    )
+    return uvicorn.Server(config)
 
 
 async def _page(request: Request) -> Response:
