@@ -531,3 +531,25 @@ def test_mistakes_take_one_line(arguments, told, capsys):
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
+    np.save(tmp_path / "many.npy", np.random.default_rng(0).integers(0, 256, (20000, 1, 32, 32), np.uint8))
+    command = [sys.executable, "-m", "patchmosaic.cli", "explore", "--port", "0", "--no-browser"]
+    with subprocess.Popen(
+        [*command, "--data", str(tmp_path / "many.npy")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        address = server.stdout.readline().split()[-1]
+        try:
+            query = "machine=els&locality=15&steps=1"
+            with urllib.request.urlopen(f"{address}api/run?{query}") as answer:
+                assert json.loads(answer.readline())["progress"]["done"] == 0
+                server.send_signal(signal.SIGINT)
+                _, err = server.communicate(timeout=10)
+        finally:
+            server.kill()
+    assert server.returncode == 0
+    assert err == ""
+
+

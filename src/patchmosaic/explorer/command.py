@@ -1,7 +1,7 @@
 """``patchmosaic explore``."""
 
 import argparse
-import contextlib
+import os
 import shlex
 import socket
 import threading
@@ -114,9 +114,15 @@ def _serve(args: argparse.Namespace, studio: Any, view: Any) -> None:
     print(f"{len(studio.data):,} images of {studio.data.name}: {address}\nCtrl-C stops", flush=True)
     if not args.no_browser:
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        make_server(app).run(sockets=[listening])
-    print("\nstopped")
+    server = make_server(app)
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    serving.start()
+    try:
+        while serving.is_alive():
+            serving.join(1)
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        os._exit(0)  # at once: a step under way may take minutes, and nothing of it is kept
 
 
 def _listen(host: str, port: int) -> socket.socket:
