@@ -320,7 +320,11 @@ def test_uploads_are_bounded_and_must_be_pictures(client):
     bomb = io.BytesIO()
     Image.new("1", (9000, 9000)).save(bomb, "PNG")
     assert "megapixels" in client.refusal("/api/picture", bomb.getvalue())[1]
-    for wrong in (b"{", b"[]", b'{"pixels": 3}', b'{"pixels": [[[256]]]}', b"[" * 100000):
+    words = b'{"pixels": ["' + b"x" * 1_000_000 + b'"' + b',""' * 900_000 + b"]}"  # terabytes as an array
+    ragged, halves, truth = ([[[n] * 8] * 8] for n in ([1], 0.5, True))
+    others = [json.dumps({"pixels": other}).encode() for other in (ragged, halves, truth)]
+    small = (b"{", b"[]", b'{"pixels": 3}', b'{"pixels": [[[256]]]}', b"[" * 100000)
+    for wrong in (*small, words, *others):
         assert "drawing is" in client.refusal("/api/drawn", wrong)[1]
     taken = json.loads(client.open("/api/picture", png.getvalue())[2])
     assert pixels(taken["picture"]).shape == (8, 8, 3)
