@@ -284,6 +284,7 @@ def test_large_sets_are_traced_where_they_are_asked(client, studio, monkeypatch)
         ("seed=1e9", "seed must be a number"),
         ("steps=0", "steps must be 1 to 100"),
         ("steps=101", "steps must be 1 to 100"),
+        ("label=" + "9" * 30, "label must be the number of a class"),
         ("start=abc&level=0", "level must be"),
         ("start=abc&level=nan", "level must be"),
         ("start=abc", "damaged|no picture"),

@@ -49,6 +49,8 @@ class View:
                 raise InputError(f"machine must be one of {', '.join(MACHINES)}, not {name!r}")
         if self.padding not in ("zeros", "circular"):
             raise InputError(f"padding must be zeros or circular, not {self.padding!r}")
+        if self.label is not None and not -(2**63) <= self.label < 2**63:
+            raise InputError("label must be the number of a class, and that has no more than 18 digits")
         check_seeds([self.seed])
         if not 1 <= self.steps <= MAX_STEPS:
             raise InputError(f"steps must be 1 to {MAX_STEPS}, not {self.steps}")
