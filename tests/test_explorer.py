@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 
 import anyio
 import numpy as np
@@ -26,6 +27,7 @@ from patchmosaic.explorer import uploads, work
 from patchmosaic.explorer.cache import Cache
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.messages import bytes_of
+from patchmosaic.explorer.server import _Api
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 from patchmosaic.metrics import measure
@@ -277,14 +279,16 @@ def test_large_sets_are_traced_where_they_are_asked(client, studio, monkeypatch)
         ("locality=4", "odd"),
         ("locality=17", "larger than the image: 15"),
         ("locality=big", "auto, an odd number"),
+        ("locality=%C2%B2", "auto, an odd number"),
+        ("locality=" + "9" * 5000, "auto, an odd number"),
         ("padding=mirror", "zeros or circular"),
         ("label=77", "no training image has label 77"),
         ("label=x", "label must be a number"),
+        ("label=" + "9" * 30, "label must be the number of a class"),
         ("seed=-1", "2\\^32"),
         ("seed=1e9", "seed must be a number"),
         ("steps=0", "steps must be 1 to 100"),
         ("steps=101", "steps must be 1 to 100"),
-        ("label=" + "9" * 30, "label must be the number of a class"),
         ("start=abc&level=0", "level must be"),
         ("start=abc&level=nan", "level must be"),
         ("start=abc", "damaged|no picture"),
@@ -427,6 +431,25 @@ def test_jobs_take_turns_and_end_when_nobody_listens():
     assert workshop._jobs == 0
 
 
+def test_a_picture_to_keep_is_not_drawn_for_nobody(client, monkeypatch):
+    advance, taken = Flow.advance, []
+
+    def slow(flow):
+        taken.append(flow)
+        time.sleep(0.05)
+        advance(flow)
+
+    monkeypatch.setattr(Flow, "advance", slow)
+    with socket.create_connection(client.address.removeprefix("http://").split(":")) as raw:
+        raw.sendall(b"GET /api/export.png?seed=77&steps=100 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        while not taken:
+            time.sleep(0.01)
+    time.sleep(0.5)
+    before = len(taken)
+    time.sleep(0.5)
+    assert len(taken) == before < 50
+
+
 def test_the_queue_is_bounded(monkeypatch):
     monkeypatch.setattr(work, "_MOST_JOBS", 0)
 
@@ -459,6 +482,27 @@ def test_many_ask_for_one_flow_and_each_step_is_taken_once(data):
     assert len(calls) == len(set(calls)) == 6
     expected = pm.sample(Counting(), torch.ones(1, 1, 4, 4), 6).images
     assert torch.equal(flow.picture, expected)
+
+
+def test_a_flow_that_is_no_longer_kept_still_gives_its_answer(data):
+    studio = Studio(data, memory=1 << 20)  # one flow
+    api = _Api(studio, str)
+    alone = [list(api._pixel(View(seed=seed, steps=3, row=2, col=2)))[-1] for seed in (1, 2)]
+    jobs = [api._pixel(View(seed=seed, steps=3, row=2, col=2)) for seed in (1, 2)]
+    assert list(zip(*jobs, strict=True))[-1] == tuple(alone)
+
+
+def test_small_flows_take_memory_too(data):
+    studio = Studio(data, memory=8 << 20)
+    flows = [weakref.ref(studio.flow(View(seed=seed))) for seed in range(50)]
+    assert sum(flow() is not None for flow in flows) <= 8
+
+
+def test_no_link_asks_for_the_flow_of_a_network(data):
+    studio = Studio(data, pm.load_network())
+    drawn = studio.network_flow(View(steps=3))
+    assert studio.network_flow(View(steps=3, machine="els", locality="3")) is drawn
+    assert studio.flow(View(steps=3, machine="is", locality="network")) is not drawn
 
 
 def test_what_was_used_last_is_kept():
@@ -520,22 +564,6 @@ def test_ctrl_c_stops_the_server_and_a_taken_port_is_told(capsys):
     assert err == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--view", "machine=x"], "machine must be one of"),
-        (["--view", "label=x"], "label must be a number"),
-        (["--network", "nowhere"], "holds no network"),
-        (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
-        (["--port", "99999"], "give another --port"),
-        (["--host", "300.1.1.1"], "cannot listen on"),
-    ],
-)
-def test_mistakes_take_one_line(arguments, told, capsys):
-    assert main(["explore", "--no-browser", *arguments]) == 1
-    error = capsys.readouterr().err
-    assert told in error
-    assert error.count("\n") == 1
 def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
     np.save(tmp_path / "many.npy", np.random.default_rng(0).integers(0, 256, (20000, 1, 32, 32), np.uint8))
     command = [sys.executable, "-m", "patchmosaic.cli", "explore", "--port", "0", "--no-browser"]
@@ -558,3 +586,19 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
     assert err == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--view", "machine=x"], "machine must be one of"),
+        (["--view", "label=x"], "label must be a number"),
+        (["--network", "nowhere"], "holds no network"),
+        (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
+        (["--port", "99999"], "give another --port"),
+        (["--host", "300.1.1.1"], "cannot listen on"),
+    ],
+)
+def test_mistakes_take_one_line(arguments, told, capsys):
+    assert main(["explore", "--no-browser", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1

@@ -139,14 +139,14 @@ def _shades(effective: Float[Tensor, "h w"], most: int) -> np.ndarray:
     return (colormaps["viridis_r"](share.clamp(0, 1).numpy())[:, :, :3] * 255).round().astype(np.uint8)
 
 
-def pixel(studio: Studio, view: View) -> Json:
+def pixel(studio: Studio, view: View, flow: Flow) -> Json:
     """What two machines believe of one pixel of the same noisy picture."""
-    return {"first": _belief(studio, view, None), "second": _belief(studio, view, studio.second(view))}
+    second = studio.second(view)
+    return {"first": _belief(studio, view, flow, None), "second": _belief(studio, view, flow, second)}
 
 
-def _belief(studio: Studio, view: View, other: View | None) -> Json:
-    found, machine = studio.believed(view, other)
-    flow = studio.flow(view)
+def _belief(studio: Studio, view: View, flow: Flow, other: View | None) -> Json:
+    found, machine = studio.believed(view, flow, other)
     alpha_bar = flow.steps[studio.step(view, flow)].alpha_bar
     window = window_of(machine, alpha_bar)
     assert view.row is not None

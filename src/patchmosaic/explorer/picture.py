@@ -9,6 +9,7 @@ from PIL import Image
 
 from patchmosaic import plots, presets
 from patchmosaic.explorer import messages
+from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 
@@ -21,9 +22,9 @@ _PANELS = (
 _MARK = "#ff5a36"
 
 
-def export(studio: Studio, view: View) -> bytes:
+def export(studio: Studio, view: View, flow: Flow) -> bytes:
     """A PNG of the view, whose flow has been taken."""
-    flow, machine = studio.flow(view), studio.machine(view)
+    machine = studio.machine(view)
     step = studio.step(view, flow)
     taken = flow.steps[step]
     shown = {"state": messages.png(taken.state[0]), "prediction": messages.png(taken.prediction[0])}
@@ -37,7 +38,7 @@ def export(studio: Studio, view: View) -> bytes:
         }
     beliefs = None
     if view.row is not None:
-        beliefs = messages.pixel(studio, replace(view, step=step))
+        beliefs = messages.pixel(studio, replace(view, step=step), flow)
     page = plots.empty_page(12, 3.9 + (3.6 if beliefs else 0))
     parts = np.atleast_1d(
         page.subfigures(2 if beliefs else 1, 1, height_ratios=(3.9, 3.6) if beliefs else None)

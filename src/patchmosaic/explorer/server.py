@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,13 @@ class _Api:
         def begin() -> tuple[Job, float]:
             return self._export(view, drawn), self.studio.work(view)
 
-        async for line in self.workshop.lines(begin):
-            message = json.loads(line)
-            if "error" in message:
-                raise InputError(message["error"])
+        async with aclosing(self.workshop.lines(begin)) as lines:
+            async for line in lines:
+                message = json.loads(line)
+                if "error" in message:
+                    raise InputError(message["error"])
+                if await request.is_disconnected():
+                    return Response(status_code=204)
         name = f'attachment; filename="patchmosaic-{view.machine}-{view.seed}.png"'
         return Response(drawn[0], media_type="image/png", headers={"Content-Disposition": name})
 
@@ -187,8 +190,9 @@ class _Api:
         yield {"result": messages.step_map(self.studio, view, flow, self.studio.step(view, flow))}
 
     def _pixel(self, view: View) -> Job:
-        yield from _take(self.studio.flow(view))
-        yield {"result": messages.pixel(self.studio, view)}
+        flow = self.studio.flow(view)
+        yield from _take(flow)
+        yield {"result": messages.pixel(self.studio, view, flow)}
 
     def _dial(self, view: View) -> Job:
         count = 0
@@ -205,8 +209,9 @@ class _Api:
         yield {"result": messages.network(theory, drawn)}
 
     def _export(self, view: View, drawn: list[bytes]) -> Job:
-        yield from _take(self.studio.flow(view))
-        drawn.append(export(self.studio, view))
+        flow = self.studio.flow(view)
+        yield from _take(flow)
+        drawn.append(export(self.studio, view, flow))
 
 
 def _take(flow: Flow) -> Job:
@@ -239,4 +244,4 @@ def reproduced(studio: Studio, view: View) -> bytes:
     flow = studio.flow(view)
     for _ in _take(flow):
         pass
-    return export(studio, replace(view, step=studio.step(view, flow)))
+    return export(studio, view, flow)

@@ -26,6 +26,10 @@ _TRACED_WHOLE = 3e7  # pairs in a step, up to which tracing all pixels is as qui
 _MOST_PAIRS = 1e13  # in a flow: hours
 _DIAL = (3, 5, 7, 9, 13, 17, 25, 33, 49, 65)
 _MEMORY = 1 << 28
+_LEAST = (
+    1 << 20
+)  # what a machine or flow counts in memory beside its numbers: a link's picture, and that it is there
+_DIGITS = 9
 
 
 class Dialled(NamedTuple):
@@ -51,9 +55,9 @@ class Studio:
         channels, height, width = data.pixels.shape[1:]
         self.shape: tuple[int, int, int] = (channels, height, width)
         self._machines: Cache[ScoreMachine] = Cache(
-            memory, lambda machine: (1 << 20) + machine.dictionary.nbytes
+            memory, lambda machine: _LEAST + machine.dictionary.nbytes
         )
-        self._flows: Cache[Flow] = Cache(memory, lambda flow: flow.nbytes)
+        self._flows: Cache[Flow] = Cache(memory, lambda flow: _LEAST + flow.nbytes)
         self.schedule = CosineSchedule()
 
     @property
@@ -78,9 +82,11 @@ class Studio:
             return self.auto(view.machine)
         if view.locality in presets.PUBLISHED_SCALES:
             return presets.published_scales(view.locality)
-        if not view.locality.isdigit():
+        if not view.locality.isdecimal() or len(view.locality) > _DIGITS:
             known = ", ".join(presets.PUBLISHED_SCALES)
-            raise InputError(f"locality must be auto, an odd number or one of {known}, not {view.locality!r}")
+            raise InputError(
+                f"locality must be auto, an odd number or one of {known}, not {view.locality[:40]!r}"
+            )
         window = check_window(int(view.locality))
         if window > self.largest_window:
             raise InputError(
@@ -130,11 +136,10 @@ class Studio:
                 raise InputError(
                     "that would take many hours: start patchmosaic explore with a smaller --limit"
                 )
-        name = (
-            view.flow
-            if isinstance(denoiser, ScoreMachine)
-            else replace(view.flow, machine="is", locality="network")
-        )
+        if isinstance(denoiser, ScoreMachine):
+            name: object = view.flow
+        else:
+            name = "network", replace(view, machine="is", locality=View.locality).flow
         return self._flows.get(
             name, lambda: Flow(denoiser, self._begin(view, times[0], schedule), times, schedule, view.label)
         )
@@ -176,16 +181,17 @@ class Studio:
             raise InputError(f"step must be 0 to {len(flow.times) - 1}, not {view.step}")
         return view.step
 
-    def believed(self, view: View, other: View | None = None) -> tuple[Provenance, ScoreMachine]:
+    def believed(self, view: View, flow: Flow, other: View | None = None) -> tuple[Provenance, ScoreMachine]:
         """Where the view's pixel comes from (H = W = 1), and the machine that says so.
 
         Args:
-            view: with a pixel; every step up to its own is taken.
+            view: with a pixel.
+            flow: the view's; every step up to its own is taken.
             other: a view whose machine is asked about the same noisy picture; None: the view's own.
         """
         if view.row is None or view.col is None:
             raise InputError("choose a pixel: give row and col")
-        flow, machine = self.flow(view), self.machine(other or view)
+        machine = self.machine(other or view)
         number = self.step(view, flow)
         step = flow.steps[number]
         height, width = self.shape[1:]

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, final
 
 import anyio
@@ -26,7 +26,7 @@ class Workshop:
         self._quick, self._slow = anyio.CapacityLimiter(2), anyio.CapacityLimiter(1)
         self._jobs = 0
 
-    async def lines(self, begin: Callable[[], tuple[Job, float]]) -> AsyncIterator[bytes]:
+    async def lines(self, begin: Callable[[], tuple[Job, float]]) -> AsyncGenerator[bytes, None]:
         """The messages of a job as lines of JSON.
 
         Args:
