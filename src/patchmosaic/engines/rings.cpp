@@ -15,6 +15,7 @@ namespace {
 constexpr float NOTHING = -1e30f;  // the reference before the first patch
 constexpr float ABSENT = -1e6f;   // added to the log2 of weights of images that are not there
 constexpr float SKIP = -50.f;      // log2 of weights, relative to the largest so far, that are left out
+constexpr float FLOOR = -100.f;    // of log2 of weights: below it processors are slow
 constexpr int AT_ONCE = 4;         // keys that share what is loaded of the query
 constexpr int TILE = 64;           // keys weighed before float32 sums are moved to double
 
@@ -29,7 +30,7 @@ INLINE Floats weight(Floats e) {  // 2^e, relative error 2e-7
     return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);
 }
 #else
-INLINE Floats weight(Floats e) { return exp2_of_normal(max(e, splat(-100.f))); }
+INLINE Floats weight(Floats e) { return exp2_of_normal(e); }
 #endif
 
 INLINE float largest(Floats a) {
@@ -85,9 +86,13 @@ template <int C>
 INLINE void weigh(const Floats *image, const int32_t *keys, int count, const Floats *distance, const Floats *product,
                   const float *slopes, Floats absent, float &reference, double *sums) {
     const Floats a = splat(slopes[0]), b = splat(slopes[1]);
-    Floats best = splat(NOTHING);
-    for (int k = 0; k < count; k++) best = max(best, a * distance[k] + b * product[k]);
-    const float top = largest(best + absent);
+    Floats best[AT_ONCE];
+    for (int j = 0; j < AT_ONCE; j++) best[j] = splat(NOTHING);
+    int k = 0;
+    for (; k + AT_ONCE <= count; k += AT_ONCE)
+        for (int j = 0; j < AT_ONCE; j++) best[j] = max(best[j], a * distance[k + j] + b * product[k + j]);
+    for (; k < count; k++) best[0] = max(best[0], a * distance[k] + b * product[k]);
+    const float top = largest(max(max(best[0], best[1]), max(best[2], best[3])) + absent);
     if (top < reference + SKIP) return;
     if (top > reference) {
         const double shrink = std::exp2((double)reference - top);
@@ -96,8 +101,8 @@ INLINE void weigh(const Floats *image, const int32_t *keys, int count, const Flo
     }
     const Floats shift = absent - splat(reference);
     Floats total = {}, weighted[C] = {};
-    for (int k = 0; k < count; k++) {
-        const Floats p = weight(a * distance[k] + b * product[k] + shift);
+    for (k = 0; k < count; k++) {
+        const Floats p = weight(max(a * distance[k] + b * product[k] + shift, splat(FLOOR)));
         total += p;
         for (int c = 0; c < C; c++) weighted[c] += p * image[keys[k] + c];
     }
