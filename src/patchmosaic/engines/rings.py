@@ -23,7 +23,7 @@ from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.native import RingQuery, library, pool
 from patchmosaic.engines.windows import Frame, local_frame, pad
 from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
-from patchmosaic.symmetry import Rules, position_blocks
+from patchmosaic.symmetry import Block, Rules, position_blocks
 
 _COMPILED_CHANNELS = (1, 3)
 
@@ -73,16 +73,11 @@ def ring_means(
         for image, row in enumerate(queries.positions.tolist())
         for position in row
     ]
-    kind = _CompiledSums if compiled else _PlainSums
+    kind: type[_PlainSums] | type[_CompiledSums] = _CompiledSums if compiled else _PlainSums
     sums = [kind(*pixel, channels, slopes) for pixel in pixels]
-    size = clean.shape[1] * clean.element_size()
-    for _, images in dictionary.chunks(dictionary.members(label), max(16, memory_budget // (3 * size)), dtype):
-        keys = kind.arrange(_flat(_padded(images, frame)))
-        if compiled:
-            list(pool(torch.get_num_threads()).map(lambda pixel: pixel.add(keys), sums))  # noqa: B023
-        else:
-            for pixel in sums:
-                pixel.add(keys)
+    at_once = max(16, memory_budget // (3 * clean.shape[1] * clean.element_size()))
+    for _, images in dictionary.chunks(dictionary.members(label), at_once, dtype):
+        kind.add_all(sums, _flat(_padded(images, frame)))  # type: ignore[arg-type]
     means = torch.stack([pixel.means() for pixel in sums], dim=2)
     return means.unflatten(2, tuple(queries.positions.shape))
 
@@ -122,7 +117,7 @@ def _plans(
     return found
 
 
-def _keys_of(blocks: Sequence) -> Iterator[tuple[int, Tensor]]:
+def _keys_of(blocks: Sequence[Block]) -> Iterator[tuple[int, Tensor]]:
     for block in blocks:
         for queries, keys in zip(block.queries, block.keys, strict=True):
             for position in queries.tolist():
@@ -170,15 +165,18 @@ def _flat(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
 class _PlainSums:
     """The posteriors of one pixel, in float64."""
 
-    arrange = staticmethod(lambda images: images)
-
     def __init__(self, plan: _Plan, clean: Tensor, eta: Tensor, channels: int, slopes: Tensor):
         self.plan, self.slopes, self.channels = plan, slopes, torch.arange(channels)
         self.numbers = [(s, clean[plan.pixel + s], eta[plan.pixel + s]) for s in plan.steps]
         self.states: list[SoftmaxMean] = [empty((len(slopes),), channels) for _ in plan.keys]
 
-    def add(self, images: Float[Tensor, "n d"]) -> None:
-        """Sum over the keys of some images."""
+    @staticmethod
+    def add_all(sums: Sequence["_PlainSums"], images: Float[Tensor, "n d"]) -> None:
+        """Sum over the keys of some images, for each of the pixels."""
+        for pixel in sums:
+            pixel._add(images)
+
+    def _add(self, images: Float[Tensor, "n d"]) -> None:
         distance = product = images.new_zeros(len(images), len(self.plan.keys[0]))
         for w, (keys, parents) in enumerate(zip(self.plan.keys, self.plan.parents, strict=True)):
             distance, product = distance[:, parents], product[:, parents]
@@ -215,29 +213,30 @@ class _CompiledSums:
         self.query = RingQuery(*self.shape, channels, **pointers)
         self.reference = np.full(self.shape, -1e30, np.float32)
         self.sums = np.zeros((*self.shape, 1 + channels))
-        self.scratch = 2 * len(plan.keys[0])
+        self.most_keys = len(plan.keys[0])
 
     @staticmethod
-    def arrange(images: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "blocks d lanes"], int]:
-        """Images side by side in lanes, and how many there are in the last block."""
-        lanes = library().ring_lanes()  # type: ignore[union-attr]
+    def add_all(sums: Sequence["_CompiledSums"], images: Float[Tensor, "n d"]) -> None:
+        """Sum over the keys of some images, for each of the pixels, on all threads."""
+        found = library()
+        assert found is not None
+        lanes = found.ring_lanes()
         missing = -len(images) % lanes
-        blocks = F.pad(images, (0, 0, 0, missing)).unflatten(0, (-1, lanes))
-        return _aligned(blocks.transpose(1, 2)), lanes - missing
+        blocks = _aligned(F.pad(images, (0, 0, 0, missing)).unflatten(0, (-1, lanes)).transpose(1, 2))
 
-    def add(self, keys: tuple[Float[Tensor, "blocks d lanes"], int]) -> None:
-        """Sum over the keys of some images."""
-        blocks, lanes_in_last = keys
-        scratch = _aligned(torch.empty(self.scratch, blocks.shape[2]))
-        library().ring_sums(  # type: ignore[union-attr]
-            ctypes.byref(self.query),
-            blocks.data_ptr(),
-            *blocks.shape[:2],
-            lanes_in_last,
-            scratch.data_ptr(),
-            self.reference.ctypes.data,
-            self.sums.ctypes.data,
-        )
+        def add(pixel: "_CompiledSums") -> None:
+            scratch = _aligned(torch.empty(2 * pixel.most_keys, lanes))
+            found.ring_sums(
+                ctypes.byref(pixel.query),
+                blocks.data_ptr(),
+                *blocks.shape[:2],
+                lanes - missing,
+                scratch.data_ptr(),
+                pixel.reference.ctypes.data,
+                pixel.sums.ctypes.data,
+            )
+
+        list(pool(torch.get_num_threads()).map(add, sums))
 
     def means(self) -> Float[Tensor, "levels windows c"]:
         """The posterior means."""
