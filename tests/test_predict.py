@@ -34,13 +34,13 @@ def at_pixels(images, positions):
     ("translation", "padding"), list(itertools.product((True, False), ("zeros", "circular")))
 )
 def test_rings_are_the_machines(digits, plain, channels, translation, padding):
-    images = digits.images[:70, :, :, :7].double() * torch.tensor([1, 0.5, -0.7])[:channels].view(1, -1, 1, 1)
-    labels, windows = digits.labels[:70], (1, 3, 9, 15)
-    asked = queries(images[67:] * 0.9, 5)
+    images = digits.images[:50, :, :, :7].double() * torch.tensor([1, 0.5, -0.7])[:channels].view(1, -1, 1, 1)
+    labels, windows = digits.labels[:50], (1, 3, 9, 15)
+    asked = queries(images[48:] * 0.9, 4)
     symmetry = "translation" if translation else "none"
     machine = pm.ScoreMachine(images, labels, 1, symmetry, padding, engine="dense")
     dictionary, rules = Dictionary(images, labels), Rules(translation, padding)
-    for label in (None, 3):
+    for label in (None, int(labels[0])):
         found = ring_means(dictionary, rules, 1 << 15, asked, LEVELS, windows, label, plain=plain)
         for level, alpha_bar in zip(found, LEVELS, strict=True):
             x = alpha_bar**0.5 * asked.clean + (1 - alpha_bar) ** 0.5 * asked.eta
@@ -96,15 +96,9 @@ def made_up(errors):
 
 
 def test_rules_take_the_least_risk_or_the_smallest_not_clearly_worse():
-    errors = [
-        [
-            [2.0, 4.0, 3.0],
-            [2.1, 3.7, 3.0],
-            [2.05, 3.6, 2.9],
-        ],  # barely better than the smallest, and noisily so
-        [[3.0, 5.0, 4.0], [1.58, 3.47, 2.57], [1.5, 3.4, 2.5]],  # nearly all of a clear gain
-        [[2.0, 4.0, 3.0], [2.0, 4.0, 3.0], [2.0, 4.0, 3.0]],  # equal
-    ]
+    barely_better = [[2.0, 4.0, 3.0], [2.1, 3.75, 3.0], [2.1, 3.7, 2.9]]
+    nearly_all_of_a_clear_gain = [[3.0, 5.0, 4.0], [1.58, 3.47, 2.57], [1.5, 3.4, 2.5]]
+    errors = [barely_better, nearly_all_of_a_clear_gain, [[2.0, 4.0, 3.0]] * 3]
     schedule = pm.PredictedSchedule.from_residuals((0.9, 0.5, 0.1), (3, 5, 7), made_up(errors))
     assert schedule.windows == schedule.with_rule("gain").windows == (3, 5, 3)
     assert schedule.with_rule("argmin").windows == (7, 7, 3)
@@ -128,14 +122,12 @@ def test_error_bars_cover(digits):
     """Over disjoint held-out samples, risks scatter about their mean as their standard errors say."""
     mixed = digits.images[torch.randperm(len(digits.images), generator=torch.Generator().manual_seed(0))]
     images, held = mixed[:150], mixed[150:1750].split(40)
-    found = [
-        pm.predict_locality(images, None, candidates=(3, 5), alpha_bars=(0.8, 0.3), held_out=part, seed=i)
-        for i, part in enumerate(held)
-    ]
+    options = {"candidates": (3,), "alpha_bars": (0.8, 0.3), "pixels": 4}
+    found = [pm.predict_locality(images, held_out=part, seed=i, **options) for i, part in enumerate(held)]
     risks = torch.stack([schedule.risk for schedule in found])
     errors = torch.stack([schedule.risk_stderr for schedule in found])
     ratio = risks.std(0) / errors.square().mean(0).sqrt()
-    assert ((ratio > 0.75) & (ratio < 1.3)).all(), ratio
+    assert ((ratio > 0.7) & (ratio < 1.35)).all(), ratio
 
 
 def test_the_seed_decides_everything(digits):

@@ -26,7 +26,7 @@ from patchmosaic.symmetry import Rules
 
 RULES = ("gain", "argmin", "one-stderr")
 DEFAULT_RULE = RULES[0]
-HELD_OUT, PIXELS = 200, 8
+HELD_OUT, PIXELS, BATCH = 200, 8, 10
 _FORGONE = 0.1  # the share of the gain that rule "gain" leaves to larger windows
 _ROUNDING = 1e-9  # risks closer than this, and a millionth of themselves, are equal
 
@@ -202,7 +202,7 @@ def predict_locality(
     *,
     rule: str = DEFAULT_RULE,
     pixels: int = PIXELS,
-    done: Callable[[], object] = lambda: None,
+    done: Callable[[int], object] = lambda count: None,
 ) -> PredictedSchedule:
     """The window of a local machine at each noise level, from data alone: that of least held-out risk.
 
@@ -219,7 +219,7 @@ def predict_locality(
         seed: of held-out images, pixels and noise.
         rule: "gain", "argmin" or "one-stderr", see :class:`PredictedSchedule`.
         pixels: how many to draw of each held-out image.
-        done: called after each held-out image.
+        done: called with the number of held-out images just measured.
 
     Raises:
         InputError: for any argument that cannot be used; the message says what to do.
@@ -230,9 +230,9 @@ def predict_locality(
         images, labels, symmetry, padding, candidates, alpha_bars, held_out, max_window, seed, pixels
     )
     parts = []
-    for row in range(len(risk.queries.clean)):
-        parts.append(risk.residuals(slice(row, row + 1)))
-        done()
+    for rows in torch.arange(len(risk.queries.clean)).split(BATCH):
+        parts.append(risk.residuals(slice(int(rows[0]), int(rows[-1]) + 1)))
+        done(len(rows))
     return PredictedSchedule.from_residuals(risk.alpha_bars, risk.candidates, torch.cat(parts, 2), rule)
 
 

@@ -11,6 +11,7 @@ noise are used at each, and those of a window are those of the next smaller one 
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.native import RingQuery, library, pool
 from patchmosaic.engines.windows import Frame, local_frame, pad
 from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
-from patchmosaic.symmetry import Block, Rules, position_blocks
+from patchmosaic.symmetry import Rules, position_blocks
 
 _COMPILED_CHANNELS = (1, 3)
 
@@ -103,7 +104,7 @@ def _plans(
     stride = _stride(width if frame is None else width + frame.width - 1)
     every = torch.arange(height * width)
     places = ((every // width + top) * stride + every % width + left) * channels
-    by_window = [dict(_keys_of(position_blocks(height, width, window, rules))) for window in windows]
+    by_window = [_keys_of(height, width, window, rules) for window in windows]
     found = {}
     for position in positions:
         keys = [of[position] for of in by_window]
@@ -117,11 +118,15 @@ def _plans(
     return found
 
 
-def _keys_of(blocks: Sequence[Block]) -> Iterator[tuple[int, Tensor]]:
-    for block in blocks:
-        for queries, keys in zip(block.queries, block.keys, strict=True):
-            for position in queries.tolist():
-                yield position, keys
+@lru_cache(maxsize=64)
+def _keys_of(height: int, width: int, window: int, rules: Rules) -> dict[int, Int[Tensor, " k"]]:
+    """The key positions of every position."""
+    return {
+        position: keys
+        for block in position_blocks(height, width, window, rules)
+        for queries, keys in zip(block.queries.tolist(), block.keys, strict=True)
+        for position in queries
+    }
 
 
 def _rings(
