@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import patchmosaic as pm
-from patchmosaic.calibration.predict import RULES, mixture_weights, plan_risk
+from patchmosaic.calibration.mixture import Mixture, mixture_weights
+from patchmosaic.calibration.predict import RULES, HeldOutRisk, plan_risk
+from patchmosaic.cli import main
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.native import library
 from patchmosaic.engines.rings import PixelQueries, ring_means
@@ -189,6 +191,62 @@ def test_mixtures_solve_their_quadratic_program():
     errors[0, 2] = 3 * errors[0, 0]
     weights = mixture_weights(errors)[0]
     torch.testing.assert_close(weights, torch.tensor([0.8, 0.2, 0], dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_a_mixture_averages_what_windows_see(digits):
+    machine = pm.presets.boundary_broken(digits.images[:40], 1)
+    weights = torch.tensor([[0.0, 1.0, 0.0], [0.25, 0.0, 0.75]], dtype=torch.float64)
+    mixture = Mixture(machine, (0.2, 0.8), (3, 5, 7), weights)
+    x = digits.images[40:42] + 0.3 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = mixture.denoise(x, torch.tensor([0.3, 0.7]))
+    three, five, seven = machine.denoise_windows(x, torch.tensor([0.3, 0.7]), (3, 5, 7))
+    torch.testing.assert_close(found[0], five[0])
+    torch.testing.assert_close(found[1], 0.25 * three[1] + 0.75 * seven[1])
+
+
+def test_the_command_can_be_resumed_to_the_same_bytes(tmp_path, monkeypatch, capsys):
+    command = ["calibrate", "--from-data", "--limit", "120", "--held-out", "24", "--steps", "3"]
+    assert main([*command, "--out", str(tmp_path / "whole"), "--beside", "mnist-resnet"]) == 0
+    measure, calls = HeldOutRisk.residuals, []
+
+    def stopped(self, rows, memory_budget):
+        calls.append(rows)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(self, rows, memory_budget)
+
+    parts = [*command, "--out", str(tmp_path / "parts"), "--beside", "mnist-resnet"]
+    monkeypatch.setattr(HeldOutRisk, "residuals", stopped)
+    assert main(parts) == 130
+    assert main([*parts, "--resume"]) == 0
+    assert [rows.start for rows in calls] == [0, 10, 10, 20]
+    names = ["bbels.json", "risk.csv", "risk.png", "run.json", "windows.png"]
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert main(parts) == 0
+    assert "already complete" in capsys.readouterr().out
+    assert len((tmp_path / "whole" / "risk.csv").read_text().splitlines()) == 1 + 3 * 7
+    scales = str(tmp_path / "whole" / "bbels.json")
+    assert pm.presets.find_scales(scales) == pm.PredictedSchedule.load(scales)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--machines", "ls,els"], "one machine"),
+        (["--machines", "is"], "predicted for one of"),
+        (["--network", "somewhere"], "no network"),
+        (["--data", "two-tone", "--by-class"], "no classes"),
+        (["--beside", "nothing"], "no scales"),
+    ],
+)
+def test_wrong_commands_are_told_in_one_line(tmp_path, capsys, options, says):
+    assert main(["calibrate", "--from-data", "--out", str(tmp_path / "run"), *options]) == 1
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

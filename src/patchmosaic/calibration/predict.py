@@ -306,25 +306,3 @@ def _windows(candidates: Sequence[int] | None, max_window: int | None, size: int
     if not kept:
         raise InputError(f"no candidate is as small as max_window={max_window}")
     return kept
-
-
-def mixture_weights(
-    residuals: Float[Tensor, "levels candidates images pixels c"],
-) -> Float[Tensor, "levels candidates"]:
-    """The convex combination of windows' posterior means of least held-out risk, at each level.
-
-    Minimises |sum_P w_P e_P|^2 over w >= 0 with sum w = 1, as non-negative least squares with a heavy row for the sum.
-    """
-    from scipy.optimize import nnls
-
-    flat = residuals.flatten(2).double()
-    gram = flat @ flat.transpose(1, 2) / flat.shape[2]
-    found = []
-    for level in gram:
-        values, vectors = torch.linalg.eigh(level)
-        root = (vectors * values.clamp(min=0).sqrt()).T
-        heavy = 1e4 * float(level.diagonal().max().clamp(min=1e-12)) ** 0.5
-        system = torch.cat([root, torch.full((1, len(root)), heavy, dtype=torch.float64)])
-        weights = torch.from_numpy(nnls(system.numpy(), np.append(np.zeros(len(root)), heavy))[0])
-        found.append(weights / weights.sum())
-    return torch.stack(found)
