@@ -3,8 +3,7 @@
     python benchmarks/scale_from_data.py mnist-train.parquet fashion_mnist-train.parquet cifar10-train.parquet
 
 Zero-padded ResNets that see 17 pixels, boundary-broken ELS, each as its network was trained: MNIST without classes,
-the others by class. --limit gives the images for each class denoised by (5,000: all of Fashion-MNIST and CIFAR-10).
-Runs are kept under --runs; a second call only reads them. Draws OUT/scale.png and prints the tables of docs/scale.md.
+the others by class. Runs are kept under --runs; a second call only reads them. Draws OUT/scale.png and prints the tables of docs/scale.md.
 """
 
 import argparse
@@ -18,12 +17,11 @@ from patchmosaic.calibration.from_data import Prediction, Settings
 from patchmosaic.calibration.predict import RULES, PredictedSchedule
 from patchmosaic.calibration.risk_picture import add_windows
 
-NETWORKS = {
-    "mnist-train": ("mnist-resnet", False),
-    "fashion_mnist-train": ("fashionmnist-resnet", True),
-    "cifar10-train": ("cifar10-resnet", True),
+NETWORKS = {  # published scales, whether the network was conditioned on classes, training images
+    "mnist-train": ("mnist-resnet", False, 5000),
+    "fashion_mnist-train": ("fashionmnist-resnet", True, 25000),
+    "cifar10-train": ("cifar10-resnet", True, 25000),
 }
-CLASSES = 10
 
 
 def main():
@@ -32,7 +30,6 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="+", type=Path)
-    parser.add_argument("--limit", type=int, default=5000)
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/scale"))
@@ -56,17 +53,17 @@ def main():
 
 def predict(path, seed, args):
     """The schedule of a data set under a seed, from its folder if it was measured before."""
-    _, by_class = NETWORKS[path.stem]
+    _, by_class, images = NETWORKS[path.stem]
     settings = Settings(
         data=str(path),
         size=32,
-        limit=args.limit * (CLASSES if by_class else 1) + args.held_out,
+        limit=images + args.held_out,
         max_window=17,
         by_class=by_class,
         held_out=args.held_out,
         seed=seed,
     )
-    run = Prediction(args.runs / f"{path.stem}-{args.limit}-{seed}", settings, settings.load())
+    run = Prediction(args.runs / f"{path.stem}-{seed}", settings, settings.load())
     if run.files.open((run.files.path / "run.json").exists(), False):
         return PredictedSchedule.load(run.files.path / "bbels.json")
     return run.measure()
