@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _FOLDER = Path("src/patchmosaic/engines")
-_SOURCES = [str(_FOLDER / name) for name in ("box.cpp", "screen.cpp")]
+_SOURCES = [str(_FOLDER / name) for name in ("box.cpp", "screen.cpp", "rings.cpp")]
 _FLAGS = [
     *("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),

@@ -2,7 +2,13 @@
 
 from patchmosaic import presets
 from patchmosaic.auditing import Fragment, Report, audit
-from patchmosaic.calibration import Calibration, calibrate, candidate_windows
+from patchmosaic.calibration import (
+    Calibration,
+    PredictedSchedule,
+    calibrate,
+    candidate_windows,
+    predict_locality,
+)
 from patchmosaic.comparison import Comparison, compare
 from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.denoiser import Denoiser, FunctionDenoiser
@@ -47,6 +53,7 @@ __all__ = [
     "Mosaic",
     "Network",
     "NicholCosineSchedule",
+    "PredictedSchedule",
     "Provenance",
     "Report",
     "Sample",
@@ -63,6 +70,7 @@ __all__ = [
     "load_network",
     "local_consistency",
     "mosaic",
+    "predict_locality",
     "presets",
     "provenance",
     "reverse_flow",

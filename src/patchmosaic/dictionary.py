@@ -1,6 +1,7 @@
 """The training images behind a machine: stored compactly, handed out in chunks."""
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -65,6 +66,13 @@ class Dictionary:
         """Move the images; returns self."""
         self._codes = self._codes.to(device)
         return self
+
+    def subset(self, indices: Int[Tensor, " m"]) -> "Dictionary":
+        """A dictionary of the images at ``indices``, under the same group."""
+        part = copy(self)
+        part._codes = self._codes[indices.to(self.device)]
+        part.labels = None if self.labels is None else self.labels[indices]
+        return part
 
     def members(self, label: int | None) -> Int[Tensor, " m"]:
         """Indices of the images of a class; of all images for None."""

@@ -60,9 +60,13 @@ class LocalitySchedule:
 
     def __call__(self, alpha_bar: float) -> int:
         """The window at a noise level, alpha_bar in [0, 1]."""
+        return self.windows[self.level(alpha_bar)]
+
+    def level(self, alpha_bar: float) -> int:
+        """Which of ``alpha_bars`` holds at a noise level in [0, 1]."""
         if not 0 <= alpha_bar <= 1:
             raise InputError(f"alpha_bar must lie in [0, 1], not {alpha_bar}")
-        return self.windows[bisect_left(self._bounds, _angle(alpha_bar))]
+        return bisect_left(self._bounds, _angle(alpha_bar))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LocalitySchedule):

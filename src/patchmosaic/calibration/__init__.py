@@ -1,5 +1,6 @@
-"""How much of an image a network looks at, noise level by noise level."""
+"""How much of an image to look at, noise level by noise level: as a network does, or from data alone."""
 
 from patchmosaic.calibration.calibrate import Calibration, calibrate, candidate_windows
+from patchmosaic.calibration.predict import PredictedSchedule, predict_locality
 
-__all__ = ["Calibration", "calibrate", "candidate_windows"]
+__all__ = ["Calibration", "PredictedSchedule", "calibrate", "candidate_windows", "predict_locality"]

@@ -27,7 +27,10 @@ over trajectories (of an even number, the lower one).
 
 The output folder holds MACHINE.json for each machine, which patchmosaic generate --scales reads; calibration.png;
 calibration.json (every trajectory's best window); and run.json (settings, fingerprints of data
-and network, versions); with --receptive-fields also receptive.png and receptive.json."""
+and network, versions); with --receptive-fields also receptive.png and receptive.json.
+
+With --from-data no network is needed: the window is that in which the machine denoises held-out images best, or the
+smallest that is nearly as good (--rule). The folder then holds MACHINE.json, risk.csv, risk.png and windows.png."""
 
 _EXAMPLES = """\
 examples:
@@ -37,6 +40,8 @@ examples:
       a network from patchmosaic train; patchmosaic compare then uses these windows
   patchmosaic calibrate --network unet/ --data mnist-train.parquet --size 32 --limit 2000 --machines bbels
       a UNet2DModel saved by diffusers, one machine over 2,000 images
+  patchmosaic calibrate --from-data --data photos/ --size 32 --max-window 17 --out runs/photos
+      windows for your own images, as a network that sees 17 pixels would choose them
 
 Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
 
@@ -52,6 +57,7 @@ def add_calibrate(commands: Any) -> None:
         _EXAMPLES,
     )
     _add_what(command)
+    _add_from_data(command)
     add_data_options(command, source=None)
     add_output_options(command)
     work = add_work_options(command, 5, "trajectories", "a network's last bits depend on it")
@@ -97,7 +103,53 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_from_data(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("without a network")
+    group.add_argument("--from-data", action="store_true", help="predict the windows from held-out images")
+    group.add_argument(
+        "--held-out", type=int, default=200, metavar="N", help="images to measure on (default: 200)"
+    )
+    group.add_argument("--pixels", type=int, default=8, metavar="N", help="of each, at random (default: 8)")
+    group.add_argument("--by-class", action="store_true", help="denoise an image by those of its class alone")
+    group.add_argument(
+        "--max-window", type=int, metavar="P", help="the largest to try, such as a network's receptive field"
+    )
+    group.add_argument(
+        "--rule", default="gain", metavar="NAME", help="gain (default), argmin or one-stderr (docs/scale.md)"
+    )
+    group.add_argument(
+        "--beside", metavar="SCALES", help="published scales by name, or a JSON file, to draw beside"
+    )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from patchmosaic.calibration.from_data import Prediction, Settings
+    from patchmosaic.data import DataSettings
+
+    machines = args.machines or ("bbels",)
+    if len(machines) > 1:
+        raise InputError("--from-data predicts the windows of one machine: give one to --machines")
+    if args.network or args.save_with_network or args.receptive_fields:
+        raise InputError(
+            "--from-data takes no network: leave out --network, --save-with-network and --receptive-fields"
+        )
+    names = ("max_window", "by_class", "held_out", "pixels", "steps", "rule", "seed", "beside")
+    chosen = {name: getattr(args, name) for name in names}
+    settings = Settings(**given(DataSettings, args), machine=machines[0], windows=args.windows, **chosen)
+    run = Prediction(output_folder(args, "predict", settings), settings, settings.load(), args.memory)
+    if run.files.open(args.resume, args.overwrite):
+        print(f"already complete: {run.files.path / run.files.results[0]}")
+        return
+    started = time.monotonic()
+    windows = " ".join(map(str, run.measure().windows))
+    print(f"{settings.machine}: {windows} (lowest noise first): {run.files.path / run.files.results[0]}")
+    print(f"{settings.held_out} held-out images in {time.monotonic() - started:.1f} s")
+
+
 def _calibrate(args: argparse.Namespace) -> None:
+    if args.from_data:
+        _predict(args)
+        return
     from patchmosaic.calibration.run import Run
     from patchmosaic.nets import load_network
 

@@ -11,7 +11,7 @@ import torch
 
 from patchmosaic.errors import InputError
 
-# Built by hatch_build.py from box.cpp and screen.cpp; the best one that the processor can run is used.
+# Built by hatch_build.py from box.cpp, screen.cpp and rings.cpp; the best one that the processor can run is used.
 _BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 
 
@@ -53,6 +53,16 @@ class Queries(ctypes.Structure):
             for name in ("numbers", "rotated", "precision", "safe_precision", "reference")
         ),
         ("count", ctypes.c_int64),
+    ]
+
+
+class RingQuery(ctypes.Structure):
+    """A pixel and the keys that may stand in for it, as rings.cpp reads them."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("windows", "levels", "channels")),
+        *((name, ctypes.c_void_p) for name in ("key_counts", "keys", "parents", "step_counts", "steps")),
+        *((name, ctypes.c_void_p) for name in ("clean", "eta", "slopes")),
     ]
 
 
@@ -127,4 +137,13 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     }.items():
         function = getattr(found, f"screen_{name}")
         function.restype, function.argtypes = None, arguments
+    found.ring_lanes.restype = c_int  # images side by side
+    found.ring_sums.restype = None
+    found.ring_sums.argtypes = [
+        ctypes.POINTER(RingQuery),
+        pointer,  # images
+        *[c_int64] * 2,  # blocks, size
+        ctypes.c_int32,  # lanes_in_last
+        *[pointer] * 3,  # scratch, reference, sums
+    ]
     return found

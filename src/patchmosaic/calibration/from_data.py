@@ -1,0 +1,137 @@
+"""A prediction of windows from data alone that is recorded and can be resumed."""
+
+import csv
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import final
+
+import torch
+
+from patchmosaic import plots
+from patchmosaic.calibration.predict import (
+    BATCH,
+    DEFAULT_RULE,
+    HELD_OUT,
+    PIXELS,
+    HeldOutRisk,
+    PredictedSchedule,
+    plan_risk,
+)
+from patchmosaic.calibration.risk_picture import draw_risk, draw_windows
+from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.errors import InputError
+from patchmosaic.presets import LOCAL_MACHINES, find_scales, short
+from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
+from patchmosaic.schedule import CosineSchedule
+
+RESULTS = ("risk.csv", "risk.png", "windows.png")
+_WAYS = {"ls": ("none", "zeros"), "els": ("translation", "circular"), "bbels": ("translation", "zeros")}
+
+
+@dataclass(frozen=True)
+class Settings(DataSettings):
+    """Everything that decides the result of a prediction."""
+
+    machine: str = "bbels"
+    windows: tuple[int, ...] | None = None
+    max_window: int | None = None
+    by_class: bool = False
+    held_out: int = HELD_OUT
+    pixels: int = PIXELS
+    steps: int = 20
+    rule: str = DEFAULT_RULE
+    seed: int = 0
+    beside: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.machine not in LOCAL_MACHINES:
+            raise InputError(
+                f"windows can be predicted for one of {', '.join(LOCAL_MACHINES)}, not {self.machine!r}"
+            )
+        if self.steps < 1:
+            raise InputError("--steps must be at least 1")
+
+
+@final
+class Prediction:
+    """Held-out risks of one machine, and the folder that holds them.
+
+    ``run.json`` is written first, ``windows.png`` last; in between ``unfinished/`` holds what posterior means of
+    finished batches of held-out images are off by.
+
+    Args:
+        folder: where; made if missing.
+        settings: what decides the result.
+        data: the training images, loaded as the settings say.
+        memory_budget: bytes of working memory.
+
+    Raises:
+        InputError: if data and settings do not fit together; nothing is written then.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, data: Dataset, memory_budget: int = 1 << 29):
+        if settings.by_class and data.labels is None:
+            raise InputError(f"{data.name} has no classes: leave out --by-class")
+        self.settings, self.data, self.memory_budget = settings, data, memory_budget
+        self.times = tuple(i / settings.steps for i in range(1, settings.steps + 1))
+        self.beside = None if settings.beside is None else find_scales(settings.beside)
+        self.plan: HeldOutRisk = plan_risk(
+            data.pixels,
+            data.labels if settings.by_class else None,
+            *_WAYS[settings.machine],
+            settings.windows,
+            tuple(map(CosineSchedule().alpha_bar, self.times)),
+            settings.held_out,
+            settings.max_window,
+            settings.seed,
+            settings.pixels,
+        )
+        self.files = RunFolder(folder, self._record(), (f"{settings.machine}.json", *RESULTS))
+
+    def _record(self) -> dict[str, object]:
+        shape = list(self.data.pixels.shape)
+        return {
+            "config": asdict(self.settings),
+            "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "shape": shape},
+            "versions": versions(),
+        }
+
+    def measure(self) -> PredictedSchedule:
+        """Measure what was not measured yet, and write the results."""
+        from tqdm import tqdm
+
+        batches = list(self.files.batches(self.settings.held_out, BATCH))
+        with tqdm(total=self.settings.held_out, unit="image", desc="held-out risk", disable=None) as bar:
+            for path, rows in batches:
+                if not path.exists():
+                    write_tensors(path, {"residuals": self.plan.residuals(rows, self.memory_budget)})
+                bar.update(rows.stop - rows.start)
+        residuals = torch.cat([read_tensors(path, ["residuals"])[0]["residuals"] for path, _ in batches], 2)
+        schedule = PredictedSchedule.from_residuals(
+            self.plan.alpha_bars, self.plan.candidates, residuals, self.settings.rule
+        )
+        self._write(schedule)
+        return schedule
+
+    def _write(self, schedule: PredictedSchedule) -> None:
+        folder, data = self.files.path, self.data.name
+        origin = {"data": self.data.fingerprint, "held_out": self.settings.held_out}
+        write_json(folder / f"{self.settings.machine}.json", {**schedule.describe(), **origin})
+        write(folder / "risk.csv", lambda path: path.write_text(self._table(schedule)))
+        title = f"{short(self.settings.machine)}, {len(self.plan.dictionary):,} images of {data}"
+        plots.save(draw_risk(schedule, self.times, title), folder / "risk.png")
+        page = draw_windows(schedule, self.times, title, self.beside, self.settings.beside or "")
+        plots.save(page, folder / "windows.png")
+        self.files.close()
+
+    def _table(self, schedule: PredictedSchedule) -> str:
+        text = StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("t", "alpha_bar", "window", "risk", "risk_stderr", "excess_stderr", "chosen"))
+        for i, (t, alpha_bar) in enumerate(zip(self.times, schedule.alpha_bars, strict=True)):
+            for j, window in enumerate(schedule.candidates):
+                numbers = (schedule.risk, schedule.risk_stderr, schedule.excess_stderr)
+                chosen = int(window == schedule.windows[i])
+                table.writerow((t, alpha_bar, window, *(float(part[i, j]) for part in numbers), chosen))
+        return text.getvalue()
