@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
+from dataclasses import replace
 
 import anyio
 import numpy as np
@@ -27,7 +28,7 @@ from patchmosaic.explorer import uploads, work
 from patchmosaic.explorer.cache import Cache
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.messages import bytes_of
-from patchmosaic.explorer.server import _Api
+from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 from patchmosaic.metrics import measure
@@ -248,6 +249,12 @@ def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatc
     assert command[0] == "patchmosaic"
     assert main([*command[1:], "--limit", str(LIMIT)]) == 0
     assert (tmp_path / "view.png").read_bytes() == content
+
+
+def test_names_with_signs_of_formulas_can_be_drawn(data):
+    names = tuple(f"$^{name}$" for name in data.class_names)
+    studio = Studio(replace(data, name="we$^$ird", class_names=names))
+    Image.open(io.BytesIO(reproduced(studio, View(steps=2, row=1, col=1)))).verify()
 
 
 def test_large_sets_are_traced_where_they_are_asked(client, studio, monkeypatch):
@@ -551,6 +558,9 @@ def test_ctrl_c_stops_the_server_and_a_taken_port_is_told(capsys):
         address = server.stdout.readline().split()[-1]
         try:
             assert Client(address.rstrip("/")).open("/api/setup")[0] == 200
+            warned_of = io.BytesIO()
+            Image.new("1", (10000, 10000)).save(warned_of, "PNG")
+            assert Client(address.rstrip("/")).open("/api/picture", warned_of.getvalue())[0] == 400
             port = address.rstrip("/").rsplit(":", 1)[1]
             assert main(["explore", "--limit", "20", "--port", port, "--no-browser"]) == 1
             told = capsys.readouterr().err
@@ -593,6 +603,8 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
         (["--view", "label=x"], "label must be a number"),
         (["--network", "nowhere"], "holds no network"),
         (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
+        (["--view", "http://127.0.0.1:8017/?machine=x"], "machine must be one of"),
+        (["--host", "a" * 300], "cannot listen on"),
         (["--port", "99999"], "give another --port"),
         (["--host", "300.1.1.1"], "cannot listen on"),
     ],

@@ -188,6 +188,17 @@ def test_windows_from_patches_to_a_copy(page, address):
     assert "whole image" in page.text_content("#dial")
 
 
+def test_the_dial_may_be_drawn_anew_while_it_is_drawn(page, address):
+    visit(page, address, "seed=9&steps=60")
+    page.click("#tab-dial")
+    page.wait_for_timeout(300)
+    page.click("#run-dial")
+    page.wait_for_timeout(300)
+    page.wait_for_selector('body[data-busy="false"]', timeout=60_000)
+    until(page, "document.querySelector('#dial-text').textContent === ''")
+    assert "whole image" in page.text_content("#dial")
+
+
 def test_the_network_beside_theory(page, address):
     visit(page, address, "seed=1&tab=network")
     until(page, "/0[.,]\\d/.test(document.querySelector('#network-r').textContent)", seconds=30)
@@ -220,6 +231,9 @@ def test_what_is_wrong_is_said_and_nothing_breaks(page, address):
     until(page, "/larger than the image/.test(document.querySelector('#status').textContent)")
     page.goto(f"{address}/?label=77")
     until(page, "/no training image has label 77/.test(document.querySelector('#status').textContent)")
+    for step in ("-1", "1.5", "99", "x"):
+        visit(page, address, f"step={step}")
+        assert "step 20 of 20" in page.text_content("#step-text")
     visit(page, address, "")
     assert picture(page, "state")
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import socket
 import threading
+import warnings
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,10 @@ def add_explore(commands: Any) -> None:
     )
     page.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
     page.add_argument(
-        "--view", default="", metavar="QUERY", help="what the page shows first: what follows ? in a link"
+        "--view",
+        default="",
+        metavar="QUERY",
+        help="what the page shows first: a link, or what follows ? in it",
     )
     page.add_argument("--save", type=Path, metavar="FILE", help="write that view as a PNG, and serve nothing")
 
@@ -68,7 +72,7 @@ def _explore(args: argparse.Namespace) -> None:
     from patchmosaic.explorer.view import View
     from patchmosaic.options import settings
 
-    view = View.parse({"machine": args.machine or "", **dict(parse_qsl(args.view))})
+    view = View.parse({"machine": args.machine or "", **dict(parse_qsl(args.view.rpartition("?")[2]))})
     data = settings(DataSettings, args).load()
     studio = Studio(data, _network(args.network, data))
     if args.save is None:
@@ -106,10 +110,14 @@ def _serve(args: argparse.Namespace, studio: Any, view: Any) -> None:
         from patchmosaic.explorer.server import build_app, make_server
 
     listening = _listen(args.host, args.port)
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # of pictures that people bring: they are told on the page
     local = args.host in ("127.0.0.1", "localhost", "::1")
     port = listening.getsockname()[1]
     query = view.query()
-    address = f"http://{'127.0.0.1' if local else args.host}:{port}/" + (f"?{query}" if query else "")
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    address = f"http://{host}:{port}/" + (f"?{query}" if query else "")
     app = build_app(studio, lambda view: _command(args, view), local)
     print(f"{len(studio.data):,} images of {studio.data.name}: {address}\nCtrl-C stops", flush=True)
     if not args.no_browser:
@@ -132,7 +140,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error
         raise InputError(

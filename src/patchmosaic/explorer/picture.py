@@ -61,6 +61,7 @@ def export(studio: Studio, view: View, flow: Flow) -> bytes:
         f"t = {taken.time:.2f}, each pixel sees {sees}",
         fontsize=13,
         color=plots.INK,
+        parse_math=False,
     )
     content = io.BytesIO()
     page.savefig(content, dpi=110)
@@ -97,7 +98,8 @@ def _belief(part: Any, belief: dict[str, Any], studio: Studio) -> None:
         panel.axis("on")
         _show(panel, source["picture"], studio, source["box"], (source["row"], source["col"]))
         kind = f", {source['class']}" if source["class"] else ""
-        panel.set_xlabel(f"{100 * source['weight']:.3g} %\nno. {source['image']}{kind}", fontsize=8.5)
+        label = f"{100 * source['weight']:.3g} %\nno. {source['image']}{kind}"
+        panel.set_xlabel(label, fontsize=8.5, parse_math=False)
     part.suptitle(
         f"{belief['machine']} believes in {belief['effective']:.3g} of {belief['patches']:,} patches",
         fontsize=10.5,

@@ -86,7 +86,7 @@ function explore(setup) {
   function open(asked, result) {
     const before = shown?.result.times.length ?? result.times.length;
     shown = { query: asked, result, maps: result.maps ?? [] };
-    if (before !== result.times.length || !(Number(view.step) < last())) view.step = "";
+    if (before !== result.times.length || !inside(view.step, last())) view.step = "";
     if (!inside(view.row, height) || !inside(view.col, width)) {
       [view.row, view.col] = [height, width].map((size) => String(Math.floor(size / 2)));
     }

@@ -7,6 +7,7 @@ import { work } from "./work.js";
 /** @param {(locality: string) => void} choose */
 export function dial(choose) {
   let loaded = null;
+  let latest = 0;
 
   /** Draws the strip unless it is there already. */
   async function show(query, locality) {
@@ -15,6 +16,7 @@ export function dial(choose) {
   }
 
   async function draw(query) {
+    const mine = ++latest;
     loaded = query;
     $("dial").replaceChildren();
     $("dial-text").textContent = "drawing …";
@@ -22,7 +24,7 @@ export function dial(choose) {
       if (picture) $("dial").append(card(picture));
       if (progress) $("dial-text").textContent = progress.waiting ? "waiting for others" : `drawing ${progress.done} of ${progress.total}`;
     }), () => draw(query));
-    if (loaded !== query) return;
+    if (mine !== latest) return;
     $("dial-text").textContent = result ? "" : "The strip could not be drawn to its end.";
     if (!result) loaded = null;
   }

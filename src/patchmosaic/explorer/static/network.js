@@ -19,7 +19,7 @@ export function network(setup) {
     $("network-text").textContent = "The network is drawing …";
     const onLine = ({ progress }) => report("network", progress);
     const failed = (error) => {
-      $("network-text").textContent = error.message;
+      if (error.name !== "AbortError") $("network-text").textContent = error.message;
       throw error;
     };
     const result = await work(
