@@ -14,7 +14,7 @@ from patchmosaic import __version__, presets
 from patchmosaic.explain import Mosaic, Provenance
 from patchmosaic.explanation.pictures import COLOURS, OTHERS, rgb
 from patchmosaic.explorer.flow import Flow
-from patchmosaic.explorer.studio import Dialled, Studio, window_of
+from patchmosaic.explorer.studio import TRACED_AT_ONCE, Dialled, Studio, window_of
 from patchmosaic.explorer.uploads import MAX_BYTES
 from patchmosaic.explorer.view import MAX_STEPS, View
 from patchmosaic.locality import LocalitySchedule
@@ -202,7 +202,7 @@ def _cut(image: Float[Tensor, "c h w"], box: list[int], wraps: bool) -> Float[Te
 def dialled(studio: Studio, view: View, one: Dialled) -> Json:
     """A picture of the dial."""
     found = None
-    if studio.pairs(one.machine, 1.0, view.label) <= 3e8:
+    if studio.pairs(one.machine, 1.0, view.label) <= TRACED_AT_ONCE:
         found = one.flow.mosaic(one.machine).sources()
     whole = one.locality == "whole"
     return {

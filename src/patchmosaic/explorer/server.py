@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -73,6 +74,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         timeout_graceful_shutdown=1,
+        http="h11",
         h11_max_incomplete_event_size=1 << 20,  # a link may hold a picture
     )
     return uvicorn.Server(config)
@@ -148,7 +150,7 @@ class _Api:
 
     async def picture(self, request: Request) -> Response:
         content = await _body(request)
-        return self._started(read_picture(content, self.studio.shape))
+        return self._started(await to_thread.run_sync(read_picture, content, self.studio.shape))
 
     async def drawn(self, request: Request) -> Response:
         try:
