@@ -47,7 +47,7 @@ def main():
         panel.set_title(name.removesuffix("-resnet"), fontsize=12, color=plots.INK)
         panel.set_xlabel("time t", fontsize=10)
     panels[0, 0].set_ylabel("window P, in pixels", fontsize=10)
-    panels[0, 0].legend(frameon=False, fontsize=10, loc="upper left")
+    panels[0, -1].legend(frameon=False, fontsize=10, loc="upper left")
     plots.save(page, args.out / "scale.png")
 
 

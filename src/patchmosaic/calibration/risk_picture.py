@@ -34,7 +34,7 @@ def draw_risk(schedule: PredictedSchedule, times: Sequence[float], title: str) -
         panel.plot(chosen, risk[at], "o", color=plots.COLOURS[2], markersize=4)
         panel.set_title(f"t = {t:g}, P = {chosen}", fontsize=9, color=plots.INK)
         panel.tick_params(labelsize=7)
-        panel.set_ylim(0.9 * float(risk.min()), 1.08 * float((risk + stderr).max()) + 1e-12)
+        panel.margins(y=0.12)
         _tidy(panel)
     page.supxlabel("window P, in pixels", fontsize=10)
     page.supylabel("mean squared error on held-out images", fontsize=10)

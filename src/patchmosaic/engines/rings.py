@@ -58,8 +58,8 @@ def ring_means(
         alpha_bars: noise levels in [0, 1).
         windows: odd sizes, ascending.
         label: the class whose training images to use; None for all.
-        plain: in plain torch and float64, as where there is no compiled library; else float32 where that is exact
-            to 1e-3 of a logit.
+        plain: sum in plain torch and float64, as where there is no compiled library; else in float32, of which
+            posterior means of the paper's data are good to 2e-5.
     """
     channels, height, width = dictionary.shape
     frame = local_frame(height, width, windows[-1], rules.padding) if rules.padding == "circular" else None
