@@ -3,7 +3,8 @@
     python benchmarks/scale_from_data.py mnist-train.parquet fashion_mnist-train.parquet cifar10-train.parquet
 
 Zero-padded ResNets that see 17 pixels, boundary-broken ELS, each as its network was trained: MNIST without classes,
-the others by class. Runs are kept under --runs; a second call only reads them. Draws OUT/scale.png and prints the tables of docs/scale.md.
+the others by class. Runs are kept under --runs; a second call only reads them. Draws OUT/scale.png and prints the
+tables of docs/scale.md.
 """
 
 import argparse
