@@ -24,8 +24,11 @@ def main():
     )
     parser.add_argument("--count", type=int, default=100, help="pictures")
     parser.add_argument("--held-out", type=int, default=400)
+    parser.add_argument(
+        "--network", help="trained on the digits and calibrated with --save-with-network (default: bundled)"
+    )
     args = parser.parse_args()
-    network, data = pm.load_network(None), pm.load_dataset("digits")
+    network, data = pm.load_network(args.network), pm.load_dataset("digits")
     risk = plan_risk(data.pixels, held_out=args.held_out, pixels=32)
     residuals = risk.residuals(slice(0, args.held_out))
     best = pm.PredictedSchedule.from_residuals(risk.alpha_bars, risk.candidates, residuals)
