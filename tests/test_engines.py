@@ -165,12 +165,13 @@ def test_every_build_agrees(tmp_path):
         "import sys, torch, patchmosaic as pm\n"
         "from patchmosaic.engines import native\n"
         "native.library.cache_clear(); native.library = lambda: native.load(sys.argv[1])\n"
-        "from patchmosaic.engines import box; box.library = native.library\n"
+        "from patchmosaic.engines import box, rings; box.library = rings.library = native.library\n"
         "rng = torch.Generator().manual_seed(0)\n"
         "images = torch.randint(0, 256, (100, 3, 8, 8), generator=rng, dtype=torch.uint8)\n"
         "x = torch.randn(2, 3, 8, 8, generator=rng)\n"
         "machine = pm.ScoreMachine(images, None, 5, 'translation', engine='box')\n"
-        "torch.save((machine.denoise(x, 0.8), *machine.trace(x, 0.8)), sys.argv[2])\n"
+        "risk = pm.predict_locality(images, candidates=(3, 5), held_out=10).risk\n"
+        "torch.save((machine.denoise(x, 0.8), *machine.trace(x, 0.8), risk), sys.argv[2])\n"
     )
     answers = []
     for path in built:
