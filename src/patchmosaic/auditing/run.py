@@ -65,11 +65,15 @@ class Run:
         return self.settings.pictures() if self.drawing is None else self.drawing.draw(self.files)
 
     def _record(self) -> dict[str, Any]:
-        fingerprints = {"held_out": sha256(self.real.numpy().tobytes()).hexdigest()}
+        sets = {"held_out": self.real}
         if self.drawing is None:
-            fingerprints["pictures"] = sha256(self.pictures.numpy().tobytes()).hexdigest()
-        else:
-            fingerprints["network"] = self.drawing.network.fingerprint
+            sets["pictures"] = self.pictures
+        prints: dict[str, Any] = {
+            name: {"fingerprint": sha256(images.numpy().tobytes()).hexdigest(), "count": len(images)}
+            for name, images in sets.items()
+        }
+        if self.drawing is not None:
+            prints["network"] = {"fingerprint": self.drawing.network.fingerprint}
         return {
             "config": asdict(self.settings),
             "data": {
@@ -77,7 +81,7 @@ class Run:
                 "fingerprint": self.data.fingerprint,
                 "shape": list(self.data.pixels.shape),
             },
-            **{name: {"fingerprint": found} for name, found in fingerprints.items()},
+            **prints,
             "search": {"window": self.window},
             "versions": versions(),
         }

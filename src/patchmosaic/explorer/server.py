@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from patchmosaic.data.pixels import as_floats
 from patchmosaic.errors import InputError
 from patchmosaic.explorer import messages
 from patchmosaic.explorer.flow import Flow
@@ -160,8 +161,6 @@ class _Api:
         return self._started(read_drawing(pixels, self.studio.shape))
 
     def _started(self, picture: Any) -> Response:
-        from patchmosaic.data.pixels import as_floats
-
         return JSONResponse({"start": encode_start(picture), "picture": messages.png(as_floats(picture)[0])})
 
     def _stream(self, request: Request, job: Callable[[View], Job]) -> Response:
@@ -186,10 +185,11 @@ class _Api:
         yield {"result": {**messages.flow(studio, view, flow), "command": self.command(view)}}
 
     def _trace(self, view: View) -> Job:
-        flow = self.studio.flow(view)
+        studio, flow = self.studio, self.studio.flow(view)
         yield from _take(flow)
-        yield {"progress": {"done": 0, "total": 1, "what": "tracing", "waiting": False, "seconds_left": None}}
-        yield {"result": messages.step_map(self.studio, view, flow, self.studio.step(view, flow))}
+        machine, k = studio.machine(view), studio.step(view, flow)
+        yield from counted(1, "tracing", lambda: int(flow.is_traced(k)), lambda: flow.trace(machine, k))
+        yield {"result": messages.step_map(studio, view, flow, k)}
 
     def _pixel(self, view: View) -> Job:
         flow = self.studio.flow(view)

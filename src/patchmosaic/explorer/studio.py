@@ -28,7 +28,7 @@ _DIAL = (3, 5, 7, 9, 13, 17, 25, 33, 49, 65)
 _MEMORY = 1 << 28
 _LEAST = (
     1 << 20
-)  # what a machine or flow counts in memory beside its numbers: a link's picture, and that it is there
+)  # bytes that a machine or a flow counts beside its numbers: a link's picture, and that it is there
 _DIGITS = 9
 
 
