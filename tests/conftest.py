@@ -1,6 +1,7 @@
 """Check the shapes in the signatures of everything the tests import."""
 
 import os
+import signal
 import threading
 
 import pytest
@@ -9,6 +10,8 @@ from jaxtyping import install_import_hook
 
 if not torch.cuda.is_available():  # read when triton is imported, which diffusers may do
     os.environ["TRITON_INTERPRET"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background, and so would be what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with install_import_hook(
     ["patchmosaic.posterior", "patchmosaic.symmetry", "patchmosaic.dictionary", "patchmosaic.engines"],

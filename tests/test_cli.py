@@ -140,9 +140,6 @@ def test_ctrl_c_in_a_real_terminal_command(tmp_path):
         [*command, "--out", str(tmp_path / "cut")],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a background job ignores it
     )
     while not (tmp_path / "cut" / "run.json").exists():
         assert process.poll() is None

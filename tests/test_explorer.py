@@ -566,9 +566,10 @@ def test_ctrl_c_stops_the_server_and_a_taken_port_is_told(capsys):
             told = capsys.readouterr().err
             assert told.count("\n") == 1
             assert "give another --port" in told
-        finally:
             server.send_signal(signal.SIGINT)
             out, err = server.communicate(timeout=30)
+        finally:
+            server.kill()
     assert server.returncode == 0
     assert "stopped" in out
     assert err == ""
