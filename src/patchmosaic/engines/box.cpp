@@ -10,6 +10,7 @@
 // A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -216,15 +217,15 @@ struct Pass {
         return to_floats(key[(T > 1 ? v * channels() : v * P.pixels() * channels()) + j]);
     }
 
-    // The squared difference of a noisy pixel and the key of vector v.
-    INLINE_MEMBER Floats square(const float *q, const Key *k, int v) const {
-        const Floats scale = splat(Q.scale), first = q[0] - scale * code(k, 0, v);
-        Floats sum = first * first;
-        for (int j = 1; j < channels(); j++) {
-            const Floats d = q[j] - scale * code(k, j, v);
-            sum += d * d;
+    // The squared differences of a noisy pixel and the keys of all vectors.
+    INLINE_MEMBER void square(const float *q, const Key *k, Floats scale, Floats *squares) const {
+        for (int j = 0; j < channels(); j++) {
+            const Floats pixel = splat(q[j]);
+            for (int v = 0; v < V; v++) {
+                const Floats d = pixel - scale * code(k, j, v);
+                squares[v] = j == 0 ? d * d : squares[v] + d * d;
+            }
         }
-        return sum;
     }
 
     // Squared differences between columns [from, to) of row y and the keys dx further on in key_row, to
@@ -232,13 +233,17 @@ struct Pass {
     template <class Emit>
     INLINE_MEMBER void differences(int y, int key_row, int dx, int from, int to, Emit emit) const {
         const int c = channels();
+        const Floats scale = splat(Q.scale);
         for (int x = from; x < to;) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
             const int run = P.wraps ? std::min({to - x, P.width - qx, P.width - kx}) : to - x;
             const float *q = Q.moved + (y * P.width + qx) * c;
             const Key *k = key(key_row, kx);
-            for (int i = x - from; i < x - from + run; i++, q += c, k += c)
-                for (int v = 0; v < V; v++) emit(i, v, square(q, k, v));
+            for (int i = x - from; i < x - from + run; i++, q += c, k += c) {
+                Floats squares[V];
+                square(q, k, scale, squares);
+                for (int v = 0; v < V; v++) emit(i, v, squares[v]);
+            }
             x += run;
         }
     }
@@ -297,6 +302,7 @@ struct Pass {
     INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
         const int n = rows.size(), span = 2 * r + 1, c = channels();
         const int64_t stride = row_size(P);
+        const Floats scale = splat(Q.scale);
         for (int x = columns.from; x < columns.to; x++) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
             Floats *sums = S.ring + (left + x - columns.from) * V, *ends = S.prefix;
@@ -310,7 +316,7 @@ struct Pass {
                 }
                 const float *q = Q.moved + (y * P.width + qx) * c;
                 const Key *k = key(row, kx);
-                for (int v = 0; v < V; v++) squares[v] = square(q, k, v);
+                square(q, k, scale, squares);
             };
             Floats sum[V];
             for (int v = 0; v < V; v++) sum[v] = Floats{};
@@ -649,26 +655,32 @@ struct Pass {
     }
 };
 
-// Call visit(dx, count, inside) for every T column shifts dx, dx + 1, ..., or fewer, at which keys may stand in;
-// `inside` if only those whose windows do not cross the left or right border. The radius is that of the smallest window.
+// Keys by whether their windows cross the left or right border.
+enum Keys { ALL, INNER, BORDER };
+
+// Call visit(dx, count, keys) for every T column shifts dx, dx + 1, ..., or fewer, at which these keys may stand in. The
+// radius is that of the smallest window.
 template <int T, class Visit>
 void visit_shifts(const Problem &P, int r, Visit visit) {
     const int w = P.width, reach = w - 2 * r - 1;
-    auto visit_all = [&](int from, int to, bool inside) {
-        for (int dx = from; dx < to; dx += T) visit(dx, std::min(T, to - dx), inside);
+    auto visit_all = [&](int from, int to, Keys keys) {
+        for (int dx = from; dx < to; dx += T) visit(dx, std::min(T, to - dx), keys);
     };
-    if (P.symmetry == SAME_BORDER) visit_all(-reach, 0, true);
-    if (P.symmetry == SAME_BORDER || P.symmetry == OWN_POSITION) visit_all(0, 1, false);
-    if (P.symmetry == SAME_BORDER) visit_all(1, reach + 1, true);
-    if (P.symmetry == EVERYWHERE) visit_all(0, w, false);
-    if (P.symmetry == INSIDE) visit_all(0, w, true);
+    if (P.symmetry == OWN_POSITION) visit_all(0, 1, ALL);
+    if (P.symmetry == SAME_BORDER) {
+        visit_all(-reach, reach + 1, INNER);
+        visit_all(0, 1, BORDER);
+    }
+    if (P.symmetry == EVERYWHERE) visit_all(0, w, ALL);
+    if (P.symmetry == INSIDE) visit_all(0, w, INNER);
 }
 
-// The columns of query pixels in which some of these shifts are of use.
-Range columns_of(const Problem &P, int r, int dx, int count) {
-    const int symmetry = P.symmetry == INSIDE ? EVERYWHERE : P.symmetry;  // its keys wrap, and then are not allowed
-    const Range first = partners(symmetry, P.width, r, dx), last = partners(symmetry, P.width, r, dx + count - 1);
-    return {std::min(first.from, last.from), std::max(first.to, last.to)};
+// The columns of query pixels in which some of these shifts are of use, in two ranges, which may be empty.
+std::array<Range, 2> columns_of(const Problem &P, int r, int dx, int count, Keys keys) {
+    const int w = P.width;
+    if (P.symmetry != SAME_BORDER) return {Range{0, w}, Range{0, 0}};
+    if (keys == BORDER) return {Range{0, std::min(r, w)}, Range{std::max(r, w - r), w}};
+    return {Range{std::max(r, r - dx - count + 1), std::min(w - r, w - r - dx)}, Range{0, 0}};
 }
 
 // One window for one query: by pixel a reference near the smallest box so far, times the precision, and the sums of weights
@@ -691,13 +703,13 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window 
     for (int dy = dy_from; dy < dy_to; dy++) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
-        visit_shifts<T>(P, r, [&](int dx, int count, bool inside) {
-            const Range columns = columns_of(P, r, dx, count);
-            const int parts = R == 1 ? (columns.size() + NARROW - 1) / NARROW : 1;  // their rows stay in the L1 cache
-            for (int i = 0; i < parts && !columns.empty(); i++)
-                pass.run(dy, dx, count, rows,
-                         {columns.from + columns.size() * i / parts, columns.from + columns.size() * (i + 1) / parts},
-                         inside);
+        visit_shifts<T>(P, r, [&](int dx, int count, Keys keys) {
+            for (const Range columns : columns_of(P, r, dx, count, keys)) {
+                const int size = columns.size(), parts = R == 1 ? (size + NARROW - 1) / NARROW : 1;
+                for (int i = 0; i < parts && !columns.empty(); i++)  // their rows stay in the L1 cache
+                    pass.run(dy, dx, count, rows,
+                             {columns.from + size * i / parts, columns.from + size * (i + 1) / parts}, keys == INNER);
+            }
         });
     }
 }
@@ -728,7 +740,7 @@ void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const 
     const int64_t stride = row_size(P);
     const Pass<Floats, C, SIDE, 1, 0> differ(P, Q, S, nullptr, nullptr, nullptr, images, 0);
     for (int dy = dy_from; dy < dy_to; dy++)
-        visit_shifts<SIDE>(P, windows[0].radius, [&](int dx, int count, bool inside) {
+        visit_shifts<SIDE>(P, windows[0].radius, [&](int dx, int count, Keys keys) {
             const Range rows = P.wraps ? Range{0, h} : Range{std::max(0, -dy), std::min(h, h - dy)};
             const Range columns = P.wraps ? Range{0, w} : Range{std::max(0, -dx - SIDE + 1), std::min(w, w - dx)};
             auto squares = [&](int y) { return S.planes + y * stride; };
@@ -740,8 +752,9 @@ void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const 
             }
             for (int i = 0, grown = 0; i < count_windows; i++) {
                 const int r = windows[i].radius;
-                const Range query_rows = partners(P.symmetry, h, r, dy), query_columns = columns_of(P, r, dx, count);
-                if (query_rows.empty() || query_columns.empty()) return;
+                const Range query_rows = partners(P.symmetry, h, r, dy);
+                const auto ranges = columns_of(P, r, dx, count, keys);
+                if (query_rows.empty() || (ranges[0].empty() && ranges[1].empty())) continue;
                 for (int y = query_rows.from; y < query_rows.to; y++) {
                     Floats *sum = sums(y);
                     for (int k = grown + 1; k <= r; k++) {
@@ -753,8 +766,10 @@ void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const 
                     for (int at = columns.from * V - 1; at >= -r * V; at--) sum[at] = P.wraps ? sum[at + w * V] : Floats{};
                     for (int at = columns.to * V; at < (w + r) * V; at++) sum[at] = P.wraps ? sum[at - w * V] : Floats{};
                     auto across = [&](auto pass) {
-                        pass.across(y, wrapped(y + dy, h), dx, count, query_columns, inside,
-                                    sum + (query_columns.from - r) * V);
+                        for (const Range query_columns : ranges)
+                            if (!query_columns.empty())
+                                pass.across(y, wrapped(y + dy, h), dx, count, query_columns, keys == INNER,
+                                            sum + (query_columns.from - r) * V);
                     };
                     const Window &window = windows[i];
                     if (r == 1)
