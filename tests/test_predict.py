@@ -110,6 +110,34 @@ def test_rules_take_the_least_risk_or_the_smallest_not_clearly_worse():
     assert schedule.excess_stderr[0, 0] == pytest.approx(float(differences.std()) / math.sqrt(3))
 
 
+def test_as_a_network_takes_the_smallest_window_that_denoises_as_well():
+    risk = [[3.0, 2.0, 1.0], [3.0, 2.0, 2.5], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]
+    zeros = torch.zeros(5, 3)
+    network = torch.tensor([9.0, 1.0, 2.0, 0.5, 9.0])
+    levels = (0.9, 0.7, 0.5, 0.3, 0.1)
+    schedule = pm.PredictedSchedule(levels, (3, 5, 7), torch.tensor(risk), zeros, zeros, "network", network)
+    assert schedule.windows == (3, 5, 5, 7, 7)
+    turned = [table.flip(0) for table in (torch.tensor(risk), zeros, zeros)]
+    assert pm.PredictedSchedule(levels[::-1], (3, 5, 7), *turned, "network", network.flip(0)) == schedule
+    with pytest.raises(pm.InputError, match="give the network"):
+        pm.PredictedSchedule(levels, (3, 5, 7), torch.tensor(risk), zeros, zeros, "network")
+    with pytest.raises(pm.InputError, match="one number for each of 5 levels"):
+        pm.PredictedSchedule(levels, (3, 5, 7), torch.tensor(risk), zeros, zeros, "network", network[:4])
+
+
+def test_a_network_is_measured_on_the_same_pixels(digits):
+    images, labels = digits.images[:200], digits.labels[:200]
+    held = digits.images[300:330], digits.labels[300:330]
+    for given in (None, labels):
+        machine = pm.presets.boundary_broken(images, 5, labels=given)
+        machine.classes = None if given is None else 10
+        schedule = pm.predict_locality(
+            images, given, held_out=held if given is not None else held[0], alpha_bars=LEVELS, network=machine
+        )
+        assert schedule.rule == "network"
+        torch.testing.assert_close(schedule.network_risk, schedule.risk[:, 1], rtol=1e-4, atol=0)
+
+
 def test_levels_may_come_in_any_order():
     errors = torch.rand(3, 2, 4, 1, 1, dtype=torch.float64)
     order = [2, 0, 1]
@@ -231,12 +259,33 @@ def test_the_command_can_be_resumed_to_the_same_bytes(tmp_path, monkeypatch, cap
     assert pm.presets.find_scales(scales) == pm.PredictedSchedule.load(scales)
 
 
+def test_the_command_takes_a_network(tmp_path):
+    network = "src/patchmosaic/nets/digits"
+    options = ["--from-data", "--network", network, "--limit", "300", "--held-out", "30", "--steps", "5"]
+    assert main(["calibrate", *options, "--out", str(tmp_path / "run")]) == 0
+    schedule = pm.PredictedSchedule.load(tmp_path / "run" / "bbels.json")
+    assert schedule.rule == "network"
+    images = pm.load_dataset("digits", limit=300).pixels
+    times = [i / 5 for i in range(1, 6)]
+    levels = [pm.CosineSchedule().alpha_bar(t) for t in times]
+    again = pm.predict_locality(
+        images, held_out=30, seed=1000, alpha_bars=levels, network=pm.load_network(network)
+    )
+    torch.testing.assert_close(schedule.network_risk, again.network_risk)
+    assert schedule == again
+    record = pm.records.read_json(tmp_path / "run" / "run.json")
+    assert record["network"]["fingerprint"] == pm.load_network(network).fingerprint
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--machines", "ls,els"], "one machine"),
         (["--machines", "is"], "predicted for one of"),
         (["--network", "somewhere"], "no network"),
+        (["--save-with-network"], "follows no network"),
+        (["--rule", "network"], "give the network"),
+        (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
         (["--data", "two-tone", "--by-class"], "no classes"),
         (["--beside", "nothing"], "no scales"),
     ],
@@ -265,6 +314,7 @@ def test_wrong_commands_are_told_in_one_line(tmp_path, capsys, options, says):
         ({"held_out": torch.zeros(1, 1, 8, 8)}, "two held-out images"),
         ({"labels": torch.zeros(20, dtype=torch.long), "held_out": torch.zeros(2, 1, 8, 8)}, "classes"),
         ({"rule": "best"}, "rule"),
+        ({"rule": "network"}, "give the network"),
         ({"pixels": 0}, "pixels"),
     ],
 )

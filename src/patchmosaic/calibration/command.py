@@ -30,7 +30,8 @@ calibration.json (every trajectory's best window); and run.json (settings, finge
 and network, versions); with --receptive-fields also receptive.png and receptive.json.
 
 With --from-data no network is needed: the window is that in which the machine denoises held-out images best, or the
-smallest that is nearly as good (--rule). The folder then holds MACHINE.json, risk.csv, risk.png and windows.png."""
+smallest that is nearly as good (--rule). With --network too it is the smallest that denoises them as well as that
+network. The folder then holds MACHINE.json, risk.csv, risk.png and windows.png."""
 
 _EXAMPLES = """\
 examples:
@@ -42,6 +43,8 @@ examples:
       a UNet2DModel saved by diffusers, one machine over 2,000 images
   patchmosaic calibrate --from-data --data photos/ --size 32 --max-window 17 --out runs/photos
       windows for your own images, as a network that sees 17 pixels would choose them
+  patchmosaic calibrate --from-data --network runs/my-network --out runs/as-good
+      windows that denoise its training images as well as a network does, from its loss alone
 
 Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
 
@@ -115,7 +118,9 @@ def _add_from_data(command: argparse.ArgumentParser) -> None:
         "--max-window", type=int, metavar="P", help="the largest to try, such as a network's receptive field"
     )
     group.add_argument(
-        "--rule", default="gain", metavar="NAME", help="gain (default), argmin or one-stderr (docs/scale.md)"
+        "--rule",
+        metavar="NAME",
+        help="gain (default), argmin, one-stderr, or with --network network (the default then; docs/scale.md)",
     )
     group.add_argument(
         "--beside", metavar="SCALES", help="published scales by name, or a JSON file, to draw beside"
@@ -123,20 +128,30 @@ def _add_from_data(command: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from patchmosaic.calibration.from_data import Prediction, Settings
     from patchmosaic.data import DataSettings
+    from patchmosaic.nets import load_network
+    from patchmosaic.nets.matching import data_settings
 
     machines = args.machines or ("bbels",)
     if len(machines) > 1:
         raise InputError("--from-data predicts the windows of one machine: give one to --machines")
-    if args.network or args.save_with_network or args.receptive_fields:
+    if args.save_with_network or args.receptive_fields:
         raise InputError(
-            "--from-data takes no network: leave out --network, --save-with-network and --receptive-fields"
+            "--from-data follows no network: leave out --save-with-network and --receptive-fields"
         )
-    names = ("max_window", "by_class", "held_out", "pixels", "steps", "rule", "seed", "beside")
+    check_device(args.device)
+    network = load_network(args.network, args.device) if args.network else None
+    source = given(DataSettings, args)
+    if network is not None:
+        source = asdict(data_settings(network, source))
+    names = ("max_window", "by_class", "held_out", "pixels", "steps", "rule", "seed", "network", "beside")
     chosen = {name: getattr(args, name) for name in names}
-    settings = Settings(**given(DataSettings, args), machine=machines[0], windows=args.windows, **chosen)
-    run = Prediction(output_folder(args, "predict", settings), settings, settings.load(), args.memory)
+    settings = Settings(**source, machine=machines[0], windows=args.windows, **chosen)
+    folder = output_folder(args, "predict", settings)
+    run = Prediction(folder, settings, settings.load(), network, args.memory)
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {run.files.path / run.files.results[0]}")
         return

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import final
 
 import torch
+from torch import Tensor
 
 from patchmosaic import plots
 from patchmosaic.calibration.predict import (
     BATCH,
-    DEFAULT_RULE,
     HELD_OUT,
     PIXELS,
     HeldOutRisk,
     PredictedSchedule,
+    check_rule,
+    default_rule,
     plan_risk,
 )
 from patchmosaic.calibration.risk_picture import draw_risk, draw_windows
 from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.errors import InputError
+from patchmosaic.nets import Network
+from patchmosaic.nets.matching import check_fit
 from patchmosaic.presets import LOCAL_MACHINES, find_scales, short
 from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
 from patchmosaic.schedule import CosineSchedule
@@ -40,8 +44,9 @@ class Settings(DataSettings):
     held_out: int = HELD_OUT
     pixels: int = PIXELS
     steps: int = 20
-    rule: str = DEFAULT_RULE
+    rule: str | None = None
     seed: int = 0
+    network: str | None = None
     beside: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,16 +69,30 @@ class Prediction:
         folder: where; made if missing.
         settings: what decides the result.
         data: the training images, loaded as the settings say.
+        network: whose risk is to be measured too, loaded as the settings say; or None.
         memory_budget: bytes of working memory.
 
     Raises:
-        InputError: if data and settings do not fit together; nothing is written then.
+        InputError: if data, network and settings do not fit together; nothing is written then.
     """
 
-    def __init__(self, folder: Path, settings: Settings, data: Dataset, memory_budget: int = 1 << 29):
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        data: Dataset,
+        network: Network | None = None,
+        memory_budget: int = 1 << 29,
+    ):
         if settings.by_class and data.labels is None:
             raise InputError(f"{data.name} has no classes: leave out --by-class")
-        self.settings, self.data, self.memory_budget = settings, data, memory_budget
+        if network is not None:
+            check_fit(network, data)
+            if network.classes is not None and not settings.by_class:
+                raise InputError("the network draws classes: add --by-class")
+        self.settings, self.data, self.network, self.memory_budget = settings, data, network, memory_budget
+        self.rule = settings.rule or default_rule(network)
+        check_rule(self.rule, network)
         self.times = tuple(i / settings.steps for i in range(1, settings.steps + 1))
         self.beside = None if settings.beside is None else find_scales(settings.beside)
         self.plan: HeldOutRisk = plan_risk(
@@ -91,9 +110,11 @@ class Prediction:
 
     def _record(self) -> dict[str, object]:
         shape = list(self.data.pixels.shape)
+        network = {} if self.network is None else {"fingerprint": self.network.fingerprint}
         return {
             "config": asdict(self.settings),
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "shape": shape},
+            "network": network,
             "versions": versions(),
         }
 
@@ -105,14 +126,25 @@ class Prediction:
         with tqdm(total=self.settings.held_out, unit="image", desc="held-out risk", disable=None) as bar:
             for path, rows in batches:
                 if not path.exists():
-                    write_tensors(path, {"residuals": self.plan.residuals(rows, self.memory_budget)})
+                    write_tensors(path, self._measure(rows))
                 bar.update(rows.stop - rows.start)
-        residuals = torch.cat([read_tensors(path, ["residuals"])[0]["residuals"] for path, _ in batches], 2)
+        names = ["residuals"] if self.network is None else ["residuals", "network"]
+        parts = [read_tensors(path, names)[0] for path, _ in batches]
         schedule = PredictedSchedule.from_residuals(
-            self.plan.alpha_bars, self.plan.candidates, residuals, self.settings.rule
+            self.plan.alpha_bars,
+            self.plan.candidates,
+            torch.cat([part["residuals"] for part in parts], 2),
+            self.rule,
+            None if self.network is None else torch.cat([part["network"] for part in parts], 1),
         )
         self._write(schedule)
         return schedule
+
+    def _measure(self, rows: slice) -> dict[str, Tensor]:
+        found = {"residuals": self.plan.residuals(rows, self.memory_budget)}
+        if self.network is not None:
+            found["network"] = self.plan.network_errors(self.network, rows)
+        return found
 
     def _write(self, schedule: PredictedSchedule) -> None:
         folder, data = self.files.path, self.data.name

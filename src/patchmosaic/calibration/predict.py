@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.calibration.calibrate import candidate_windows, sort_windows
+from patchmosaic.denoiser import Denoiser
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.rings import PixelQueries, ring_means
 from patchmosaic.errors import InputError
@@ -24,14 +25,13 @@ from patchmosaic.records import read_json, write_json
 from patchmosaic.schedule import CosineSchedule
 from patchmosaic.symmetry import Rules
 
-RULES = ("gain", "argmin", "one-stderr")
-DEFAULT_RULE = RULES[0]
+RULES = ("gain", "argmin", "one-stderr")  # of the data alone
+AS_NETWORK = "network"  # the rule that also asks how well a network denoises
 HELD_OUT, PIXELS, BATCH = 200, 8, 10
 _FORGONE = 0.1  # the share of the gain that rule "gain" leaves to larger windows
 _ROUNDING = 1e-9  # risks closer than this, and a millionth of themselves, are equal
 
-_TABLES = ("risk", "risk_stderr", "excess_stderr")
-_SAVED = ("alpha_bars", "candidates", *_TABLES, "rule")
+_TABLES = ("risk", "risk_stderr", "excess_stderr", "network_risk")
 
 Images = Tensor | np.ndarray
 HeldOut = int | Images | tuple[Images, Tensor | np.ndarray] | None
@@ -44,13 +44,17 @@ class PredictedSchedule(LocalitySchedule):
     is at most its own standard error; "gain" the smallest one of which that is true, or which has nine tenths of what
     the best window gains on the smallest. Of equal windows the smallest is taken.
 
+    "network" takes the smallest window of which one of these is true, or which denoises as well as a network did; but
+    none smaller than at less noise, because near pure noise a network's clean estimate means little.
+
     Args:
         alpha_bars: distinct noise levels in [0, 1].
         candidates: the windows tried, ascending.
         risk: mean squared error, (levels, candidates).
         risk_stderr: its standard error over held-out images.
         excess_stderr: the standard error of the paired difference from the window of least risk.
-        rule: of ``RULES``.
+        rule: of ``RULES``, or "network".
+        network_risk: a network's mean squared error on the same pixels, (levels,), if it was measured.
     """
 
     def __init__(
@@ -60,16 +64,22 @@ class PredictedSchedule(LocalitySchedule):
         risk: Float[Tensor, "levels candidates"],
         risk_stderr: Float[Tensor, "levels candidates"],
         excess_stderr: Float[Tensor, "levels candidates"],
-        rule: str = DEFAULT_RULE,
+        rule: str = RULES[0],
+        network_risk: Float[Tensor, " levels"] | None = None,
     ):
-        if rule not in RULES:
-            raise InputError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+        check_rule(rule, network_risk)
         shape = (len(alpha_bars), len(candidates))
         order = torch.tensor(alpha_bars, dtype=torch.float64).argsort(descending=True)
         tables = [torch.as_tensor(table, dtype=torch.float64) for table in (risk, risk_stderr, excess_stderr)]
         if any(tuple(table.shape) != shape for table in tables):
             raise InputError(f"risks and their errors must have shape (levels, candidates) = {shape}")
         self.risk, self.risk_stderr, self.excess_stderr = (table[order] for table in tables)
+        self.network_risk = None
+        if network_risk is not None:
+            self.network_risk = torch.as_tensor(network_risk, dtype=torch.float64)
+            if tuple(self.network_risk.shape) != shape[:1]:
+                raise InputError(f"a network's risk must have one number for each of {shape[0]} levels")
+            self.network_risk = self.network_risk[order]
         self.candidates, self.rule = tuple(candidates), rule
         super().__init__([alpha_bars[i] for i in order], [candidates[i] for i in self._choices()])
 
@@ -79,19 +89,20 @@ class PredictedSchedule(LocalitySchedule):
         alpha_bars: Sequence[float],
         candidates: Sequence[int],
         residuals: Float[Tensor, "levels candidates images pixels c"],
-        rule: str = DEFAULT_RULE,
+        rule: str = RULES[0],
+        network_errors: Float[Tensor, "levels images"] | None = None,
     ) -> "PredictedSchedule":
-        """From what posterior means are off by; see :func:`measure_residuals`."""
+        """From what posterior means are off by, and a network's mean squared errors; see :class:`HeldOutRisk`."""
         errors = residuals.square().mean((3, 4))
         risk = errors.mean(2)
         best = errors.gather(1, _least(risk)[:, None, None].expand(-1, 1, errors.shape[2]))
-        return cls(alpha_bars, candidates, risk, _stderr(errors), _stderr(errors - best), rule)
+        network_risk = None if network_errors is None else network_errors.mean(1)
+        return cls(alpha_bars, candidates, risk, _stderr(errors), _stderr(errors - best), rule, network_risk)
 
     def with_rule(self, rule: str) -> "PredictedSchedule":
         """The same risks under another rule."""
-        return PredictedSchedule(
-            self.alpha_bars, self.candidates, self.risk, self.risk_stderr, self.excess_stderr, rule
-        )
+        tables = self.risk, self.risk_stderr, self.excess_stderr
+        return PredictedSchedule(self.alpha_bars, self.candidates, *tables, rule, self.network_risk)
 
     def save(self, path: str | Path) -> None:
         """Write a JSON that :meth:`LocalitySchedule.load` reads too."""
@@ -99,7 +110,8 @@ class PredictedSchedule(LocalitySchedule):
 
     def describe(self) -> dict[str, object]:
         """What :meth:`save` writes."""
-        tables = {name: getattr(self, name).tolist() for name in _TABLES}
+        found = {name: getattr(self, name) for name in _TABLES}
+        tables = {name: None if table is None else table.tolist() for name, table in found.items()}
         chosen = {"alpha_bars": self.alpha_bars, "windows": self.windows}
         return {**chosen, "candidates": self.candidates, "rule": self.rule, **tables}
 
@@ -108,7 +120,8 @@ class PredictedSchedule(LocalitySchedule):
         """Read what :meth:`save` wrote."""
         content = read_json(path)
         try:
-            return cls(**{name: content[name] for name in _SAVED})
+            found = {name: content[name] for name in ("alpha_bars", "candidates", "rule", *_TABLES)}
+            return cls(**found)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a predicted schedule ({error}): predict it again") from None
 
@@ -116,11 +129,23 @@ class PredictedSchedule(LocalitySchedule):
         least = _least(self.risk)
         if self.rule == "argmin":
             return least.tolist()
-        excess = self.risk - self.risk.gather(1, least[:, None])
+        least_risk = self.risk.gather(1, least[:, None])
+        excess = self.risk - least_risk
         allowed = self.excess_stderr + _slack(self.risk)
-        if self.rule == "gain":
+        if self.rule in ("gain", AS_NETWORK):
             allowed = allowed.maximum(_FORGONE * excess[:, :1])
-        return (excess <= allowed).double().argmax(1).tolist()
+        if self.network_risk is not None and self.rule == AS_NETWORK:
+            allowed = allowed.maximum(self.network_risk[:, None] - least_risk)
+        chosen = (excess <= allowed).double().argmax(1)
+        return (chosen.cummax(0).values if self.rule == AS_NETWORK else chosen).tolist()
+
+
+def check_rule(rule: str, network: object) -> None:
+    """InputError for a rule that is not known, or that asks for a network where there is none."""
+    if rule not in (*RULES, AS_NETWORK):
+        raise InputError(f"rule must be one of {', '.join((*RULES, AS_NETWORK))}, not {rule!r}")
+    if rule == AS_NETWORK and network is None:
+        raise InputError("rule 'network' asks how well a network denoises: give the network")
 
 
 def _least(risk: Float[Tensor, "levels candidates"]) -> Int[Tensor, " levels"]:
@@ -179,6 +204,19 @@ class HeldOutRisk:
             found[:, :, members] = means - some.clean.double().flatten(2).gather(2, where).transpose(1, 2)
         return found
 
+    @torch.no_grad()
+    def network_errors(self, network: Denoiser, rows: slice) -> Float[Tensor, "levels images"]:
+        """Mean squared errors of a network on the same pixels, float64; it is given classes if it has any."""
+        clean, eta, positions = (part[rows] for part in self.queries)
+        labels = self.labels[rows] if self.labels is not None and getattr(network, "classes", None) else None
+        where = positions[:, None].expand(-1, clean.shape[1], -1)
+        found = []
+        for alpha_bar in self.alpha_bars:
+            x = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * eta
+            errors = network.denoise(x, alpha_bar, labels).double() - clean
+            found.append(errors.flatten(2).gather(2, where).square().mean((1, 2)))
+        return torch.stack(found)
+
     def _classes(self, rows: slice) -> Iterator[tuple[int | None, Tensor]]:
         every = torch.arange(len(self.queries.clean[rows]))
         if self.labels is None:
@@ -200,7 +238,8 @@ def predict_locality(
     max_window: int | None = None,
     seed: int = 0,
     *,
-    rule: str = DEFAULT_RULE,
+    rule: str | None = None,
+    network: Denoiser | None = None,
     pixels: int = PIXELS,
     done: Callable[[int], object] = lambda count: None,
 ) -> PredictedSchedule:
@@ -217,23 +256,36 @@ def predict_locality(
             images, or (images, labels). By default a fifth of the images, 200 at most.
         max_window: the largest window to try, such as a network's receptive field.
         seed: of held-out images, pixels and noise.
-        rule: "gain", "argmin" or "one-stderr", see :class:`PredictedSchedule`.
+        rule: "gain", "argmin", "one-stderr" or "network", see :class:`PredictedSchedule`. By default "gain", or
+            "network" if there is one.
+        network: a trained network whose risk on the same pixels is to be measured too.
         pixels: how many to draw of each held-out image.
         done: called with the number of held-out images just measured.
 
     Raises:
         InputError: for any argument that cannot be used; the message says what to do.
     """
-    if rule not in RULES:
-        raise InputError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+    rule = rule or default_rule(network)
+    check_rule(rule, network)
     risk = plan_risk(
         images, labels, symmetry, padding, candidates, alpha_bars, held_out, max_window, seed, pixels
     )
-    parts = []
-    for rows in torch.arange(len(risk.queries.clean)).split(BATCH):
-        parts.append(risk.residuals(slice(int(rows[0]), int(rows[-1]) + 1)))
-        done(len(rows))
-    return PredictedSchedule.from_residuals(risk.alpha_bars, risk.candidates, torch.cat(parts, 2), rule)
+    parts, of_network = [], []
+    for part in torch.arange(len(risk.queries.clean)).split(BATCH):
+        rows = slice(int(part[0]), int(part[-1]) + 1)
+        parts.append(risk.residuals(rows))
+        if network is not None:
+            of_network.append(risk.network_errors(network, rows))
+        done(len(part))
+    errors = torch.cat(of_network, 1) if of_network else None
+    return PredictedSchedule.from_residuals(
+        risk.alpha_bars, risk.candidates, torch.cat(parts, 2), rule, errors
+    )
+
+
+def default_rule(network: object) -> str:
+    """The rule where none is asked for."""
+    return RULES[0] if network is None else AS_NETWORK
 
 
 def plan_risk(

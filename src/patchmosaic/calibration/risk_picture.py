@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchmosaic import plots
-from patchmosaic.calibration.predict import PredictedSchedule
+from patchmosaic.calibration.predict import AS_NETWORK, PredictedSchedule
 from patchmosaic.locality import LocalitySchedule
 
 _COLUMNS = 5
@@ -23,8 +23,8 @@ def draw_risk(schedule: PredictedSchedule, times: Sequence[float], title: str) -
     for panel in axes.flat[len(times) :]:
         panel.set_visible(False)
     candidates = schedule.candidates
-    for panel, t, chosen, risk, stderr in zip(
-        axes.flat, times, schedule.windows, schedule.risk, schedule.risk_stderr, strict=False
+    for i, (panel, t, chosen, risk, stderr) in enumerate(
+        zip(axes.flat, times, schedule.windows, schedule.risk, schedule.risk_stderr, strict=False)
     ):
         panel.errorbar(candidates, risk, stderr, color=plots.COLOURS[0], linewidth=1.3, elinewidth=0.8)
         least, at = int(risk.argmin()), candidates.index(chosen)
@@ -35,10 +35,18 @@ def draw_risk(schedule: PredictedSchedule, times: Sequence[float], title: str) -
         panel.set_title(f"t = {t:g}, P = {chosen}", fontsize=9, color=plots.INK)
         panel.tick_params(labelsize=7)
         panel.margins(y=0.12)
+        if schedule.network_risk is not None:
+            panel.set_ylim(panel.get_ylim())  # a network's risk near pure noise is beyond all
+            panel.axhline(
+                float(schedule.network_risk[i]), color=plots.COLOURS[1], linestyle="--", linewidth=1.1
+            )
         _tidy(panel)
     page.supxlabel("window P, in pixels", fontsize=10)
     page.supylabel("mean squared error on held-out images", fontsize=10)
-    page.suptitle(f"{title}\nring: least risk; dot: the window chosen", fontsize=11, color=plots.INK)
+    marks = "ring: least risk; dot: the window chosen"
+    if schedule.network_risk is not None:
+        marks += "; dashes: the network"
+    page.suptitle(f"{title}\n{marks}", fontsize=11, color=plots.INK)
     return page
 
 
@@ -85,7 +93,9 @@ def add_windows(
         color=plots.COLOURS[0],
         markersize=4,
         linewidth=1.8,
-        label=f"from data alone, rule '{schedule.rule}'",
+        label="as good as the network"
+        if schedule.rule == AS_NETWORK
+        else f"from data alone, rule '{schedule.rule}'",
     )
     if beside is not None:
         found = [beside(alpha_bar) for alpha_bar in schedule.alpha_bars]

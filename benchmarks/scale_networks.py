@@ -1,20 +1,27 @@
-"""Does the scale from data alone predict pictures? The bundled network of digits against machines at several scales.
+"""Does the scale from data alone predict pictures? A network against machines at several scales.
 
-    python benchmarks/scale_digits.py --count 100
+    python benchmarks/scale_networks.py --count 400
+    python benchmarks/scale_networks.py --network runs/mnist/network
+
+The network (default: the bundled one, of digits) must have been made by `patchmosaic train` and calibrated with
+`patchmosaic calibrate --save-with-network`; it says what it was trained on. Held-out images are those that follow its
+training images in the same file if it was trained on the first N of one, else some of these.
 
 r is Pearson's correlation with the network's picture from the same noise, its median and quartiles over pictures.
-Held-out risks are means over the noise levels; a mixture's weights are found on half of the held-out images and its
-risk is measured on the other half, both ways.
+Risks are means over the noise levels; a mixture's weights are found on half of the held-out images and its risk is
+measured on the other half, both ways.
 """
 
 import argparse
+import time
+from dataclasses import replace
 
 import torch
 
 import patchmosaic as pm
 from patchmosaic import presets
 from patchmosaic.calibration.mixture import Mixture, mixture_weights
-from patchmosaic.calibration.predict import RULES, plan_risk
+from patchmosaic.calibration.predict import AS_NETWORK, RULES, plan_risk
 
 
 def main():
@@ -24,15 +31,27 @@ def main():
     )
     parser.add_argument("--count", type=int, default=100, help="pictures")
     parser.add_argument("--held-out", type=int, default=400)
-    parser.add_argument(
-        "--network", help="trained on the digits and calibrated with --save-with-network (default: bundled)"
-    )
+    parser.add_argument("--pixels", type=int, default=32)
+    parser.add_argument("--network", help="its folder")
+    parser.add_argument("--data", help="where the training images lie now")
     args = parser.parse_args()
-    network, data = pm.load_network(args.network), pm.load_dataset("digits")
-    risk = plan_risk(data.pixels, held_out=args.held_out, pixels=32)
-    residuals = risk.residuals(slice(0, args.held_out))
-    best = pm.PredictedSchedule.from_residuals(risk.alpha_bars, risk.candidates, residuals)
-    schedules = {"calibrated": network.scales("bbels"), **{rule: best.with_rule(rule) for rule in RULES}}
+    network = pm.load_network(args.network)
+    settings = network.data()
+    if args.data:
+        settings = replace(settings, data=args.data)
+    data, held_out = settings.load(), args.held_out
+    if settings.limit and settings.subset_seed is None:
+        held_out = replace(settings, limit=settings.limit + args.held_out).load().pixels[settings.limit :]
+    risk = plan_risk(data.pixels, held_out=held_out, max_window=network.receptive_field, pixels=args.pixels)
+    every = slice(0, args.held_out)
+    started = time.monotonic()
+    residuals = risk.residuals(every)
+    print(f"{len(data):,} training images; risks in {time.monotonic() - started:.0f} s")
+    best = pm.PredictedSchedule.from_residuals(
+        risk.alpha_bars, risk.candidates, residuals, network_errors=risk.network_errors(network, every)
+    )
+    predicted = {rule: best.with_rule(rule) for rule in (*RULES, AS_NETWORK)}
+    schedules = {"calibrated": network.scales("bbels"), **predicted}
     machines = {name: presets.boundary_broken(data.pixels, scales) for name, scales in schedules.items()}
     machine = machines["calibrated"]
     machines["mixture"] = Mixture(machine, risk.alpha_bars, risk.candidates, mixture_weights(residuals))
