@@ -27,7 +27,7 @@ from patchmosaic.cli import main
 from patchmosaic.explorer import uploads, work
 from patchmosaic.explorer.cache import Cache
 from patchmosaic.explorer.flow import Flow
-from patchmosaic.explorer.messages import bytes_of
+from patchmosaic.explorer.messages import bytes_of, setup
 from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
@@ -249,6 +249,13 @@ def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatc
     assert command[0] == "patchmosaic"
     assert main([*command[1:], "--limit", str(LIMIT)]) == 0
     assert (tmp_path / "view.png").read_bytes() == content
+
+
+def test_only_classes_with_images_are_offered(data):
+    few = pm.load_dataset("digits", classes=("3", "7"), limit=LIMIT)
+    offered = setup(Studio(few))["data"]["classes"]
+    assert [(one["label"], one["name"]) for one in offered] == [(i, data.class_names[i]) for i in (3, 7)]
+    assert setup(Studio(replace(data, labels=None)))["data"]["classes"] == []
 
 
 def test_names_with_signs_of_formulas_can_be_drawn(data):

@@ -35,7 +35,7 @@ def setup(studio: Studio) -> Json:
             "name": studio.data.name,
             "count": len(studio.data),
             "shape": list(studio.shape),
-            "classes": list(studio.data.class_names) if studio.data.labels is not None else [],
+            "classes": _classes(studio),
         },
         "machines": [
             {
@@ -55,6 +55,13 @@ def setup(studio: Studio) -> Json:
         "network_hint": "" if network else hint,
         "defaults": {"machine": View.machine, "locality": View.locality, "second": View.second},
     }
+
+
+def _classes(studio: Studio) -> list[Json]:
+    """Those that have training images."""
+    data = studio.data
+    present = [] if data.labels is None else data.labels.unique().tolist()
+    return [{"label": label, "name": data.class_names[label]} for label in present]
 
 
 def _localities(studio: Studio) -> list[Json]:

@@ -67,7 +67,7 @@ function build(setup) {
   }
   for (const { name } of setup.localities) $("locality").append(make("option", { value: name }, name));
   for (const size of setup.windows) $("locality").append(make("option", { value: size }, `${size} × ${size}`));
-  setup.data.classes.forEach((name, i) => $("label").append(make("option", { value: i }, name)));
+  for (const { label, name } of setup.data.classes) $("label").append(make("option", { value: label }, name));
   $("steps").max = setup.max_steps;
 }
 
