@@ -31,7 +31,8 @@ HELD_OUT, PIXELS, BATCH = 200, 8, 10
 _FORGONE = 0.1  # the share of the gain that rule "gain" leaves to larger windows
 _ROUNDING = 1e-9  # risks closer than this, and a millionth of themselves, are equal
 
-_TABLES = ("risk", "risk_stderr", "excess_stderr", "network_risk")
+_TABLES = ("risk", "risk_stderr", "excess_stderr")
+_SAVED = ("alpha_bars", "candidates", *_TABLES, "rule")
 
 Images = Tensor | np.ndarray
 HeldOut = int | Images | tuple[Images, Tensor | np.ndarray] | None
@@ -110,8 +111,9 @@ class PredictedSchedule(LocalitySchedule):
 
     def describe(self) -> dict[str, object]:
         """What :meth:`save` writes."""
-        found = {name: getattr(self, name) for name in _TABLES}
-        tables = {name: None if table is None else table.tolist() for name, table in found.items()}
+        tables = {name: getattr(self, name).tolist() for name in _TABLES}
+        if self.network_risk is not None:
+            tables["network_risk"] = self.network_risk.tolist()
         chosen = {"alpha_bars": self.alpha_bars, "windows": self.windows}
         return {**chosen, "candidates": self.candidates, "rule": self.rule, **tables}
 
@@ -120,8 +122,7 @@ class PredictedSchedule(LocalitySchedule):
         """Read what :meth:`save` wrote."""
         content = read_json(path)
         try:
-            found = {name: content[name] for name in ("alpha_bars", "candidates", "rule", *_TABLES)}
-            return cls(**found)
+            return cls(**{name: content[name] for name in _SAVED}, network_risk=content.get("network_risk"))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a predicted schedule ({error}): predict it again") from None
 
