@@ -464,6 +464,18 @@ def test_a_picture_to_keep_is_not_drawn_for_nobody(client, monkeypatch):
     assert len(taken) == before < 50
 
 
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [(lambda: torch.empty(1 << 50), "out of memory"), (lambda: [][1], "itself failed")],
+)
+def test_what_a_job_fails_of_is_told(fails, told):
+    async def ask():
+        return [json.loads(line) async for line in work.Workshop().lines(fails)]
+
+    [message] = anyio.run(ask)
+    assert told in message["error"]
+
+
 def test_the_queue_is_bounded(monkeypatch):
     monkeypatch.setattr(work, "_MOST_JOBS", 0)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from patchmosaic.errors import InputError, remedy
+from patchmosaic.errors import InputError, is_out_of_memory, remedy
 
 _DESCRIPTION = """\
 Closed-form score machines: what a convolutional diffusion model will draw, with no training, and from which
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = error.name or "patchmosaic"
         print(f"patchmosaic: this needs {name}, which is not installed: {remedy(name)}", file=sys.stderr)
         return 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         print(
             f"patchmosaic: out of memory; ask for less (see patchmosaic {args.command} --help)",
             file=sys.stderr,

@@ -16,6 +16,12 @@ class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to do instead, in one line."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on any device, did not get the memory it asked for."""
+    told = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or "can't allocate memory" in told or "out of memory" in told
+
+
 @contextmanager
 def refusing(where: object, mend: str, *errors: type[Exception]) -> Iterator[None]:
     """Turn the given errors of a reader into a one-line InputError."""

@@ -9,7 +9,7 @@ from typing import Any, final
 import anyio
 from anyio import to_thread
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, is_out_of_memory
 
 Json = dict[str, Any]
 Job = Iterator[Json]
@@ -45,9 +45,10 @@ class Workshop:
                 yield _line(message)
         except InputError as error:
             yield _line({"error": str(error)})
-        except MemoryError:
-            yield _line({"error": "out of memory: choose fewer training images with --limit"})
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                yield _line({"error": "out of memory: choose fewer training images with --limit"})
+                return
             logging.getLogger(__name__).exception("a job failed")
             yield _line({"error": "patchmosaic itself failed: the terminal where it runs shows how"})
         finally:
