@@ -26,7 +26,6 @@ constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err,
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
-constexpr int NARROW = 24;                // columns that small windows take at once
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
@@ -259,8 +258,7 @@ struct Pass {
             for (int at = (to - left) * V; at < length * V; at++) sums[at] = P.wraps ? sums[at - w * V] : Floats{};
             across(y, wrapped(y + dy, P.height), dx, count, columns, inside, sums);
         };
-        constexpr bool by_rows = R == 1 || (R == 2 && C == 1);  // whichever was measured to be faster
-        if (by_rows) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
+        if (R) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
         else add_columns(dy, dx, rows, {from, to}, from - left, across_row);
     }
 
@@ -411,7 +409,7 @@ struct Pass {
         const Floats fall = splat(Q.fall), best = splat((float)reference[pixel]);
         Floats e[V], top;
         for (int v = 0; v < V; v++) {
-            e[v] = best + box[v] * fall;
+            e[v] = multiply_add(box[v], fall, best);
             top = v == 0 ? e[0] : max(top, e[v]);
         }
         if (!any_above(top, least_exponent(pixel))) return;
@@ -705,7 +703,8 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window 
         if (rows.empty()) continue;
         visit_shifts<T>(P, r, [&](int dx, int count, Keys keys) {
             for (const Range columns : columns_of(P, r, dx, count, keys)) {
-                const int size = columns.size(), parts = R == 1 ? (size + NARROW - 1) / NARROW : 1;
+                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 && T == SIDE ? 12 : P.width;
+                const int parts = (size + narrow - 1) / narrow;
                 for (int i = 0; i < parts && !columns.empty(); i++)  // their rows stay in the L1 cache
                     pass.run(dy, dx, count, rows,
                              {columns.from + size * i / parts, columns.from + size * (i + 1) / parts}, keys == INNER);

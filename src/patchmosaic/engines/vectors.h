@@ -39,9 +39,14 @@ INLINE double sum(Doubles a) {
 #if defined(__AVX512F__)
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+// a * b + c in one, also where the product is of use elsewhere, too.
+INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
 #else
 INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
+INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 #endif
 
 // 2^e for e in [-126, 126], relative error 2e-7.
