@@ -10,9 +10,8 @@ from jaxtyping import install_import_hook
 
 if not torch.cuda.is_available():  # read when triton is imported, which diffusers may do
     os.environ["TRITON_INTERPRET"] = "1"
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a job in the background, and so would be what tests start
+# A job in the background ignores Ctrl-C, and so would the commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with install_import_hook(

@@ -109,13 +109,17 @@ def choose(page, machine):
     idle(page)
 
 
+def draw(page, seed):
+    page.fill("#seed", str(seed))
+    page.click("#run")
+    until(page, f"location.search.includes('seed={seed}')")
+    idle(page)
+
+
 def test_a_walk_through_the_flow(page, address):
     visit(page, address)
     choose(page, "els")
-    page.fill("#seed", "7")
-    page.click("#run")
-    until(page, "location.search.includes('seed=7')")
-    idle(page)
+    draw(page, 7)
     last = {panel: picture(page, panel) for panel in ("state", "prediction", "sources", "belief")}
     slide(page, 4)
     early = {panel: picture(page, panel) for panel in last}
@@ -144,10 +148,7 @@ def test_the_ideal_machine_lets_one_training_image_win(page, address):
 def test_a_link_brings_back_the_same_view(page, address):
     visit(page, address)
     choose(page, "ls")
-    page.fill("#seed", "11")
-    page.click("#run")
-    until(page, "location.search.includes('seed=11')")
-    idle(page)
+    draw(page, 11)
     slide(page, 13)
     click_pixel(page, "sources", 2, 5)
     page.click("#tab-pixel")
