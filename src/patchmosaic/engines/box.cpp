@@ -30,11 +30,6 @@ constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved 
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
-// Slow, but gathering is slower still where processors guard it.
-INLINE Doubles look_up(const float *table, Doubles index) {
-    for (int i = 0; i < WIDTH / 2; i++) index[i] = table[(int)index[i]];
-    return index;
-}
 INLINE double sum(Floats a) { return sum(folded(a)); }
 #if defined(__AVX512F__)
 INLINE bool any(Ints a) { return _mm512_test_epi32_mask((__m512i)a, (__m512i)a) != 0; }
@@ -209,11 +204,11 @@ struct Pass {
 
     // Keys are decoded, (height, stride, channels), or, for several groups, as stored.
     INLINE_MEMBER const Key *key(int row, int column) const {
-        return (const Key *)S.keys + (row * (T > 1 ? P.stride() : P.width) + column) * channels();
+        return (const Key *)S.keys + (row * (G == 1 ? P.stride() : P.width) + column) * channels();
     }
     // Channel j of vector v, seen from the key of the first one.
     INLINE_MEMBER Floats code(const Key *key, int j, int v) const {
-        return to_floats(key[(T > 1 ? v * channels() : v * P.pixels() * channels()) + j]);
+        return to_floats(key[(G == 1 ? v * channels() : v * P.pixels() * channels()) + j]);
     }
 
     // The squared differences of a noisy pixel and the keys of all vectors.
@@ -294,58 +289,69 @@ struct Pass {
         }
     }
 
-    // The same for larger windows, column by column: rows fall in segments of the window's height, and a window is the
-    // end of one segment and the beginning of the next.
+    // The same for larger windows, down a few columns at a time.
     template <class Row>
     INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
-        const int n = rows.size(), span = 2 * r + 1, c = channels();
         const int64_t stride = row_size(P);
-        const Floats scale = splat(Q.scale);
-        for (int x = columns.from; x < columns.to; x++) {
+        for (int x = columns.from; x < columns.to;) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
-            Floats *sums = S.ring + (left + x - columns.from) * V, *ends = S.prefix;
-            Floats squares[V];
-            auto differ = [&](int i) {
-                int y = rows.from - r + i, row = y + dy;
-                if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
-                else if (y < 0 || y >= P.height) {
-                    for (int v = 0; v < V; v++) squares[v] = Floats{};
-                    return;
-                }
-                const float *q = Q.moved + (y * P.width + qx) * c;
-                const Key *k = key(row, kx);
-                square(q, k, scale, squares);
-            };
-            Floats sum[V];
-            for (int v = 0; v < V; v++) sum[v] = Floats{};
-            for (int i = span - 1; i >= 0; i--) {
-                differ(i);
-                for (int v = 0; v < V; v++) sum[v] += squares[v];
-                if (i < n)
-                    for (int v = 0; v < V; v++) ends[i * V + v] = sum[v];
-            }
-            for (int from = 0;; from += span) {
-                const int stop = std::min(span, n - from);
-                for (int v = 0; v < V; v++) {
-                    sums[from * stride + v] = ends[v];
-                    sum[v] = Floats{};
-                }
-                for (int j = 1; j < stop; j++) {
-                    differ(from + span + j - 1);
-                    for (int v = 0; v < V; v++) {
-                        sum[v] += squares[v];
-                        sums[(from + j) * stride + v] = ends[j * V + v] + sum[v];
-                        ends[(j - 1) * V + v] = squares[v];
-                    }
-                }
-                if (from + span >= n) break;
-                differ(from + 2 * span - 1);
-                for (int v = 0; v < V; v++) ends[(span - 1) * V + v] = squares[v];
-                for (int j = span - 2; j >= 0; j--)
-                    for (int v = 0; v < V; v++) ends[j * V + v] += ends[(j + 1) * V + v];
-            }
+            const int room = P.wraps ? std::min({columns.to - x, P.width - qx, P.width - kx}) : columns.to - x;
+            Floats *sums = S.ring + (left + x - columns.from) * V;
+            if (room >= 8 / V) add_down<8 / V>(dy, qx, kx, rows, sums, stride), x += 8 / V;
+            else if (room >= 2) add_down<2>(dy, qx, kx, rows, sums, stride), x += 2;
+            else add_down<1>(dy, qx, kx, rows, sums, stride), x++;
         }
-        for (int i = 0; i < n; i++) across_row(rows.from + i, S.ring + i * stride);
+        for (int i = 0; i < rows.size(); i++) across_row(rows.from + i, S.ring + i * stride);
+    }
+
+    // Down X columns: rows fall in segments of the window's height, and a window is the end of one segment and the beginning
+    // of the next.
+    template <int X>
+    INLINE_MEMBER void add_down(int dy, int qx, int kx, Range rows, Floats *sums, int64_t stride) const {
+        constexpr int U = X * V;
+        const int n = rows.size(), span = 2 * r + 1, c = channels();
+        const Floats scale = splat(Q.scale);
+        Floats *ends = S.prefix, squares[U], sum[U];  // the ends may reach into S.column, which is next and of no use here
+        auto differ = [&](int i) {
+            int y = rows.from - r + i, row = y + dy;
+            if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
+            else if (y < 0 || y >= P.height) {
+                for (int u = 0; u < U; u++) squares[u] = Floats{};
+                return;
+            }
+            const float *q = Q.moved + (y * P.width + qx) * c;
+            const Key *k = key(row, kx);
+            for (int i = 0; i < X; i++) square(q + i * c, k + i * c, scale, squares + i * V);
+        };
+        for (int u = 0; u < U; u++) sum[u] = Floats{};
+        for (int i = span - 1; i >= 0; i--) {
+            differ(i);
+            for (int u = 0; u < U; u++) sum[u] += squares[u];
+            if (i < n)
+                for (int u = 0; u < U; u++) ends[i * U + u] = sum[u];
+        }
+        for (int from = 0;; from += span) {
+            const int stop = std::min(span, n - from);
+            const bool more = from + span < n;
+            for (int u = 0; u < U; u++) {
+                sums[from * stride + u] = ends[u];
+                sum[u] = Floats{};
+            }
+            for (int j = 1; j < stop; j++) {
+                differ(from + span + j - 1);
+                for (int u = 0; u < U; u++) {
+                    __builtin_prefetch(&sums[(from + j + 1) * stride + u], 1);  // or storing waits for the L2 cache
+                    sum[u] += squares[u];
+                    sums[(from + j) * stride + u] = ends[j * U + u] + sum[u];
+                    if (more) ends[(j - 1) * U + u] = squares[u];
+                }
+            }
+            if (!more) break;
+            differ(from + 2 * span - 1);
+            for (int u = 0; u < U; u++) ends[(span - 1) * U + u] = squares[u];
+            for (int j = span - 2; j >= 0; j--)
+                for (int u = 0; u < U; u++) ends[j * U + u] += ends[(j + 1) * U + u];
+        }
     }
 
     // The boxes of one row from the sums of its columns.
@@ -391,7 +397,7 @@ struct Pass {
                     }
                 }
                 part = part + 1 == span ? 0 : part + 1;
-                if (T > 1 && inside && (k_at < r || k_at + T > w - r))
+                if (G == 1 && inside && (k_at < r || k_at + T > w - r))
                     for (int v = 0; v < V; v++) box[v] += penalty[k_at + v];
                 if (images < WIDTH * G)
                     for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
@@ -464,7 +470,7 @@ struct Pass {
                                                const Floats *estimate, float least_estimate,
                                                Floats *sums) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        Doubles box[2 * V];
+        double box[V * WIDTH];
         const double least = measure_again(y, x, key_row, key_column, estimate, least_estimate, box);
         if (reference[pixel] - least * Q.precision > HEADROOM) move(least * Q.precision, pixel, sums);
         Floats e[V];
@@ -474,28 +480,21 @@ struct Pass {
 
     // The boxes of patches that matter, FAR for others; returns the smallest.
     double measure_again(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate,
-                         Doubles *box) const {
+                         double *box) const {
         const float best = std::min((float)reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
         const float enough = Q.skip - MARGIN * best;
         double least = FAR;
-        for (int i = 0; i < 2 * V; i++) {
-            box[i] = Doubles{} + FAR;
-            bool matters = false;
-            for (int l = 0; l < WIDTH / 2; l++) matters |= best + at(estimate, i, l) * Q.fall > enough;
-            if (!matters) continue;
-            box[i] = measure(y, x, key_row, key_column, i);
-            for (int l = 0; l < WIDTH / 2; l++) {
-                if (at(estimate, i, l) >= FAR) box[i][l] = FAR;
-                least = std::min(least, box[i][l]);
-            }
+        for (int i = 0; i < V * WIDTH; i++) {
+            const bool matters = best + estimate[i / WIDTH][i % WIDTH] * Q.fall > enough;
+            box[i] = matters ? distance(y, x, key_row, key_column, i / WIDTH, i % WIDTH) : FAR;
+            least = std::min(least, box[i]);
         }
         return least;
     }
 
-    void exponents(int64_t pixel, const Doubles *box, Floats *e) const {
-        for (int i = 0; i < 2 * V; i++)
-            for (int l = 0; l < WIDTH / 2; l++)
-                e[i / 2][i % 2 * (WIDTH / 2) + l] = (float)(reference[pixel] - box[i][l] * Q.precision);
+    void exponents(int64_t pixel, const double *box, Floats *e) const {
+        for (int i = 0; i < V * WIDTH; i++)
+            e[i / WIDTH][i % WIDTH] = (float)(reference[pixel] - box[i] * Q.precision);
     }
 
     // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.
@@ -537,13 +536,13 @@ struct Pass {
                                                 Floats *e) const {
         const float least = smallest(estimate) * (float)Q.precision;
         if (least <= Q.trust) return;
-        Doubles box[2 * V];
+        double box[V * WIDTH];
         measure_again(y, x, key_row, key_column, estimate, least, box);
         exponents((int64_t)y * P.width + x, box, e);
     }
 
     INLINE_MEMBER int position(int key_row, int key_column, int v) const {
-        return key_row * P.width + (T > 1 ? wrapped(key_column + v, P.width) : key_column);
+        return key_row * P.width + (G == 1 ? wrapped(key_column + v, P.width) : key_column);
     }
     INLINE_MEMBER int64_t image(int v) const { return trail->first + (G > 1 ? v * WIDTH : 0); }
 
@@ -587,13 +586,15 @@ struct Pass {
 
     // In one order, so that equal patches are equally far to the last bit.
     __attribute__((noinline)) double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
-        double sum = 0;
+        double sum = 0, other = 0;  // in turns, so that one need not wait for the other
         each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
-            const auto code = k[(T > 1 ? v * channels() : v * P.pixels() * channels()) + i][lane];
+            const auto code = k[(G == 1 ? v * channels() : v * P.pixels() * channels()) + i][lane];
             const double d = q[i] - Q.signal * (Q.levels ? Q.levels[(int)code] : code);
-            sum += d * d;
+            const double last = sum;
+            sum = other + d * d;
+            other = last;
         });
-        return sum;
+        return sum + other;
     }
 
     __attribute__((noinline)) Hash hash(int y, int x, int key_row, int key_column, int v) const {
@@ -608,29 +609,6 @@ struct Pass {
             hash.b += word * (2 * n++ + 1);
         });
         return hash;
-    }
-
-    static float at(const Floats *a, int half, int lane) { return a[half / 2][half % 2 * (WIDTH / 2) + lane]; }
-
-    // The box of eight patches, the first or second half of a vector.
-    Doubles measure(int y, int x, int key_row, int key_column, int half) const {
-        const int v = half / 2;
-        if (Q.levels) return half % 2 ? measure<true, true>(y, x, key_row, key_column, v)
-                                      : measure<true, false>(y, x, key_row, key_column, v);
-        return half % 2 ? measure<false, true>(y, x, key_row, key_column, v)
-                        : measure<false, false>(y, x, key_row, key_column, v);
-    }
-
-    template <bool LEVELS, bool SECOND>
-    __attribute__((noinline)) Doubles measure(int y, int x, int key_row, int key_column, int v) const {
-        Doubles sum = {};
-        each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
-            const Floats codes = code(k, i, v);
-            const Doubles half = SECOND ? high(codes) : low(codes);
-            const Doubles d = q[i] - Q.signal * (LEVELS ? look_up(Q.levels, half) : half);
-            sum += d * d;
-        });
-        return sum;
     }
 
     // Every number of a pixel's window and of a key's, in one order, to visit(q, k, i): numbers i from q and from k.
@@ -695,17 +673,24 @@ struct Window {
 template <class Key, int C, int T, int G, int R, bool TRACE>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
                int dy_to) {
-    const int r = window.radius;
+    const int w = P.width, r = window.radius;
     const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, window.reference, window.sums, window.inside, images, r,
                                             window.trail);
+    const Pass<Key, C, R ? T : 1, G, R, TRACE> border_pass(P, Q, S, window.reference, window.sums, window.inside, images, r,
+                                                           window.trail);
     for (int dy = dy_from; dy < dy_to; dy++) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
         visit_shifts<T>(P, r, [&](int dx, int count, Keys keys) {
             for (const Range columns : columns_of(P, r, dx, count, keys)) {
-                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 && T == SIDE ? 12 : P.width;
+                if (columns.empty()) continue;
+                if (keys == BORDER) {
+                    border_pass.run(dy, dx, count, rows, columns, false);
+                    continue;
+                }
+                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 && T == SIDE ? 12 : w;
                 const int parts = (size + narrow - 1) / narrow;
-                for (int i = 0; i < parts && !columns.empty(); i++)  // their rows stay in the L1 cache
+                for (int i = 0; i < parts; i++)  // their rows stay in the L1 cache
                     pass.run(dy, dx, count, rows,
                              {columns.from + size * i / parts, columns.from + size * (i + 1) / parts}, keys == INNER);
             }
