@@ -103,7 +103,7 @@ Range partners(int symmetry, int n, int r, int d) {
 
 struct Problem {
     int symmetry, wraps, height, width, channels;
-    int radius;  // of the largest window
+    int radius;  // of the window
     int64_t pixels() const { return (int64_t)height * width; }
     int stride() const { return width + SIDE - 1; }  // columns in a row of keys: the first ones follow the last
 };
@@ -169,13 +169,21 @@ struct Trail {
     }
 };
 
+// What is known of a query so far: by pixel a reference near the smallest box, times the precision, and the sums of weights
+// 2^(reference - precision * box) and of weighted codes.
+struct Totals {
+    double *reference;
+    Floats *sums;        // (pixels, 1 + channels); where weights are followed, (pixels, 1 + groups)
+    const Trail *trail;  // where weights are followed
+};
+
 struct Scratch {
     const void *keys;  // codes
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
     Floats *ring;      // rows of squared differences, or of their sums
-    Floats *planes;    // all squared differences at a shift, where several windows share them
-    Floats *prefix, *column, *suffix, *zeros;  // rows
+    Floats *prefix, *column, *suffix;  // rows
+    const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
 
 // T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
@@ -186,17 +194,15 @@ struct Pass {
     const Problem &P;
     const Query &Q;
     const Scratch &S;
-    double *reference;     // by pixel
-    Floats *sums;          // (pixels, 1 + channels); where TRACE, (pixels, 1 + G)
-    const float *penalty;  // by column of the key, for those not allowed
-    const int images;      // in these groups; lanes beyond are empty
+    double *const reference;
+    Floats *const sums;
+    const Trail *const trail;
+    const int images;  // in these groups; lanes beyond are empty
     const int r;
-    const Trail *trail;
     Floats empty[G] = {};  // 0, or FAR in empty lanes
 
-    Pass(const Problem &P, const Query &Q, const Scratch &S, double *reference, Floats *sums, const float *penalty,
-         int images, int r, const Trail *trail = nullptr)
-        : P(P), Q(Q), S(S), reference(reference), sums(sums), penalty(penalty), images(images), r(r), trail(trail) {
+    Pass(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images)
+        : P(P), Q(Q), S(S), reference(totals.reference), sums(totals.sums), trail(totals.trail), images(images), r(P.radius) {
         for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
     }
 
@@ -398,7 +404,7 @@ struct Pass {
                 }
                 part = part + 1 == span ? 0 : part + 1;
                 if (G == 1 && inside && (k_at < r || k_at + T > w - r))
-                    for (int v = 0; v < V; v++) box[v] += penalty[k_at + v];
+                    for (int v = 0; v < V; v++) box[v] += S.penalty[k_at + v];
                 if (images < WIDTH * G)
                     for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
                 if (count < T)
@@ -467,34 +473,44 @@ struct Pass {
 
     // The same, with boxes that matter measured in double.
     __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
-                                               const Floats *estimate, float least_estimate,
-                                               Floats *sums) const {
+                                               const Floats *estimate, float least_estimate, Floats *sums) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        double box[V * WIDTH];
-        const double least = measure_again(y, x, key_row, key_column, estimate, least_estimate, box);
-        if (reference[pixel] - least * Q.precision > HEADROOM) move(least * Q.precision, pixel, sums);
+        const Measured found = measure(y, x, key_row, key_column, estimate, least_estimate);
+        if (reference[pixel] - found.least * Q.precision > HEADROOM) move(found.least * Q.precision, pixel, sums);
         Floats e[V];
-        exponents(pixel, box, e);
+        exponents(pixel, found, e);
         add(e, k, sums);
     }
 
-    // The boxes of patches that matter, FAR for others; returns the smallest.
-    double measure_again(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate,
-                         double *box) const {
+    // The boxes of patches that matter, in double.
+    struct Measured {
+        int count = 0, patch[V * WIDTH];
+        double box[V * WIDTH], least = FAR;
+    };
+
+    Measured measure(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate) const {
         const float best = std::min((float)reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
         const float enough = Q.skip - MARGIN * best;
-        double least = FAR;
-        for (int i = 0; i < V * WIDTH; i++) {
-            const bool matters = best + estimate[i / WIDTH][i % WIDTH] * Q.fall > enough;
-            box[i] = matters ? distance(y, x, key_row, key_column, i / WIDTH, i % WIDTH) : FAR;
-            least = std::min(least, box[i]);
+        Measured found;
+        for (int v = 0; v < V; v++) {
+            const Ints matters = splat(best) + estimate[v] * splat(Q.fall) > splat(enough);
+            if (!any(matters)) continue;
+            for (int l = 0; l < WIDTH; l++) {
+                if (!matters[l]) continue;
+                const double box = distance(y, x, key_row, key_column, v, l);
+                found.patch[found.count] = v * WIDTH + l;
+                found.box[found.count++] = box;
+                found.least = std::min(found.least, box);
+            }
         }
-        return least;
+        return found;
     }
 
-    void exponents(int64_t pixel, const double *box, Floats *e) const {
-        for (int i = 0; i < V * WIDTH; i++)
-            e[i / WIDTH][i % WIDTH] = (float)(reference[pixel] - box[i] * Q.precision);
+    // Of all patches: those that do not matter weigh nothing.
+    void exponents(int64_t pixel, const Measured &found, Floats *e) const {
+        for (int v = 0; v < V; v++) e[v] = splat(-FAR);
+        for (int i = 0; i < found.count; i++)
+            e[found.patch[i] / WIDTH][found.patch[i] % WIDTH] = (float)(reference[pixel] - found.box[i] * Q.precision);
     }
 
     // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.
@@ -536,9 +552,7 @@ struct Pass {
                                                 Floats *e) const {
         const float least = smallest(estimate) * (float)Q.precision;
         if (least <= Q.trust) return;
-        double box[V * WIDTH];
-        measure_again(y, x, key_row, key_column, estimate, least, box);
-        exponents((int64_t)y * P.width + x, box, e);
+        exponents((int64_t)y * P.width + x, measure(y, x, key_row, key_column, estimate, least), e);
     }
 
     INLINE_MEMBER int position(int key_row, int key_column, int v) const {
@@ -634,8 +648,7 @@ struct Pass {
 // Keys by whether their windows cross the left or right border.
 enum Keys { ALL, INNER, BORDER };
 
-// Call visit(dx, count, keys) for every T column shifts dx, dx + 1, ..., or fewer, at which these keys may stand in. The
-// radius is that of the smallest window.
+// Call visit(dx, count, keys) for every T column shifts dx, dx + 1, ..., or fewer, at which these keys may stand in.
 template <int T, class Visit>
 void visit_shifts(const Problem &P, int r, Visit visit) {
     const int w = P.width, reach = w - 2 * r - 1;
@@ -659,25 +672,13 @@ std::array<Range, 2> columns_of(const Problem &P, int r, int dx, int count, Keys
     return {Range{std::max(r, r - dx - count + 1), std::min(w - r, w - r - dx)}, Range{0, 0}};
 }
 
-// One window for one query: by pixel a reference near the smallest box so far, times the precision, and the sums of weights
-// 2^(reference - precision * box) and of weighted codes.
-struct Window {
-    int radius;
-    double *reference;
-    Floats *sums;  // (pixels, 1 + channels)
-    float *inside;  // the penalty for columns of keys whose window crosses the border, otherwise 0
-    const Trail *trail;  // where weights are followed
-};
-
 // Add one block (or SIDE of them) to the sums of one query, for the row shifts in [dy_from, dy_to).
 template <class Key, int C, int T, int G, int R, bool TRACE>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
-    const int w = P.width, r = window.radius;
-    const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, window.reference, window.sums, window.inside, images, r,
-                                            window.trail);
-    const Pass<Key, C, R ? T : 1, G, R, TRACE> border_pass(P, Q, S, window.reference, window.sums, window.inside, images, r,
-                                                           window.trail);
+    const int w = P.width, r = P.radius;
+    const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, totals, images);
+    const Pass<Key, C, R ? T : 1, G, R, TRACE> border_pass(P, Q, S, totals, images);
     for (int dy = dy_from; dy < dy_to; dy++) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
@@ -699,114 +700,55 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window 
 }
 
 template <class Key, int C, int T, int G, bool TRACE>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
     constexpr int SHIFTS_OF_FIVE = T == SIDE && C == 1 ? 2 : T;  // then the last five rows stay in the L1 cache
-    if (window.radius == 1) add_block<Key, C, T, G, 1, TRACE>(P, Q, S, window, images, dy_from, dy_to);
-    else if (window.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2, TRACE>(P, Q, S, window, images, dy_from, dy_to);
-    else add_block<Key, C, T, G, 0, TRACE>(P, Q, S, window, images, dy_from, dy_to);
+    if (P.radius == 1) add_block<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    else if (P.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_block<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
 template <class Key, int C, int T, int G>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Window &window, int images, int dy_from,
+void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
-    if (window.trail) add_block<Key, C, T, G, true>(P, Q, S, window, images, dy_from, dy_to);
-    else add_block<Key, C, T, G, false>(P, Q, S, window, images, dy_from, dy_to);
-}
-
-// The same for several windows, ascending: the squared differences at a shift are shared, and sums down the columns
-// grow from window to window.
-template <int C>
-void add_block_to_all(const Problem &P, const Query &Q, const Scratch &S, const Window *windows, int count_windows,
-                      int images, int dy_from, int dy_to) {
-    constexpr int V = SIDE;
-    const int h = P.height, w = P.width;
-    const int64_t stride = row_size(P);
-    const Pass<Floats, C, SIDE, 1, 0> differ(P, Q, S, nullptr, nullptr, nullptr, images, 0);
-    for (int dy = dy_from; dy < dy_to; dy++)
-        visit_shifts<SIDE>(P, windows[0].radius, [&](int dx, int count, Keys keys) {
-            const Range rows = P.wraps ? Range{0, h} : Range{std::max(0, -dy), std::min(h, h - dy)};
-            const Range columns = P.wraps ? Range{0, w} : Range{std::max(0, -dx - SIDE + 1), std::min(w, w - dx)};
-            auto squares = [&](int y) { return S.planes + y * stride; };
-            auto sums = [&](int y) { return S.ring + y * stride + P.radius * V; };  // with room for wrapped columns
-            for (int y = rows.from; y < rows.to; y++) {
-                Floats *plane = squares(y) + columns.from * V, *sum = sums(y) + columns.from * V;
-                differ.differences(y, wrapped(y + dy, h), dx, columns.from, columns.to,
-                                   [&](int x, int v, Floats square) { plane[x * V + v] = sum[x * V + v] = square; });
-            }
-            for (int i = 0, grown = 0; i < count_windows; i++) {
-                const int r = windows[i].radius;
-                const Range query_rows = partners(P.symmetry, h, r, dy);
-                const auto ranges = columns_of(P, r, dx, count, keys);
-                if (query_rows.empty() || (ranges[0].empty() && ranges[1].empty())) continue;
-                for (int y = query_rows.from; y < query_rows.to; y++) {
-                    Floats *sum = sums(y);
-                    for (int k = grown + 1; k <= r; k++) {
-                        const int above = P.wraps ? wrapped(y - k, h) : y - k, below = P.wraps ? wrapped(y + k, h) : y + k;
-                        const Floats *a = above >= rows.from ? squares(above) : S.zeros;
-                        const Floats *b = below < rows.to ? squares(below) : S.zeros;
-                        for (int at = columns.from * V; at < columns.to * V; at++) sum[at] += a[at] + b[at];
-                    }
-                    for (int at = columns.from * V - 1; at >= -r * V; at--) sum[at] = P.wraps ? sum[at + w * V] : Floats{};
-                    for (int at = columns.to * V; at < (w + r) * V; at++) sum[at] = P.wraps ? sum[at - w * V] : Floats{};
-                    auto across = [&](auto pass) {
-                        for (const Range query_columns : ranges)
-                            if (!query_columns.empty())
-                                pass.across(y, wrapped(y + dy, h), dx, count, query_columns, keys == INNER,
-                                            sum + (query_columns.from - r) * V);
-                    };
-                    const Window &window = windows[i];
-                    if (r == 1)
-                        across(Pass<Floats, C, V, 1, 1>(P, Q, S, window.reference, window.sums, window.inside, images, r));
-                    else if (r == 2)
-                        across(Pass<Floats, C, V, 1, 2>(P, Q, S, window.reference, window.sums, window.inside, images, r));
-                    else
-                        across(Pass<Floats, C, V, 1, 0>(P, Q, S, window.reference, window.sums, window.inside, images, r));
-                }
-                grown = r;
-            }
-        });
+    if (totals.trail) add_block<Key, C, T, G, true>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_block<Key, C, T, G, false>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
 template <int C>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Window *windows, int count,
-               int images, int dy_from, int dy_to) {
-    if (P.symmetry != OWN_POSITION && count > 1) {
-        add_block_to_all<C>(P, Q, S, windows, count, images, dy_from, dy_to);
-        return;
-    }
-    for (int i = 0; i < count; i++)
-        if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, windows[i], images, dy_from, dy_to);
-        else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, windows[i], images, dy_from, dy_to);
-        else add_block<Floats, C, 1, SIDE>(P, Q, S, windows[i], images, dy_from, dy_to);
+void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Totals &totals, int images,
+               int dy_from, int dy_to) {
+    if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, totals, images, dy_from, dy_to);
+    else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_block<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
-// Move the float32 sums of a window into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Window &window, const double *before, double *total, double *weighted) {
+// Move the float32 sums into the double totals, which were relative to `before`.
+void settle(const Problem &P, const Totals &totals, const double *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
-        const double fall = window.reference[p] - before[p];
+        const double fall = totals.reference[p] - before[p];
         const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
-        const Floats *sums = window.sums + p * (1 + c);
+        const Floats *sums = totals.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
         for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]);
     }
 }
 
 // Move the sums of followed weights, of G blocks, into the double ones: Σ w, Σ w log2 w and shares by image.
-void settle_trail(const Problem &P, const Window &window, int groups, int images, double *total, double *moment) {
-    Floats *sums = window.sums;
+void settle_trail(const Problem &P, const Totals &totals, int groups, int images, double *total, double *moment) {
+    Floats *sums = totals.sums;
     Doubles shares[2 * SIDE] = {};
     for (int64_t p = 0; p < P.pixels(); p++, sums += 1 + groups) {
         moment[p] += sum(sums[0]);
         for (int g = 0; g < groups; g++) {
             total[p] += sum(sums[1 + g]);
-            shares[2 * g] += window.trail->share[p] * low(sums[1 + g]);
-            shares[2 * g + 1] += window.trail->share[p] * high(sums[1 + g]);
+            shares[2 * g] += totals.trail->share[p] * low(sums[1 + g]);
+            shares[2 * g + 1] += totals.trail->share[p] * high(sums[1 + g]);
         }
     }
     for (int i = 0; i < images; i++)
-        window.trail->by_image[window.trail->first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
+        totals.trail->by_image[totals.trail->first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
 // Keys as floats; in each row the first columns follow the last.
@@ -826,32 +768,32 @@ extern "C" {
 int box_lanes() { return WIDTH; }
 int box_side() { return SIDE; }
 
-// Bytes of scratch memory for box_sums, which must be aligned to 64. The radius is that of the largest window.
-int64_t box_scratch(int height, int width, int channels, int windows, int radius) {
+// Bytes of scratch memory for box_sums, which must be aligned to 64.
+int64_t box_scratch(int height, int width, int channels, int radius) {
     const Problem P{0, 0, height, width, channels, radius};
-    const int64_t rows = ring_rows(P) + 4 + (windows > 1 ? height : 0), keys = hashed_keys(P);
+    const int64_t rows = ring_rows(P) + 3, keys = hashed_keys(P);
     const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
-                            windows * P.pixels() * (1 + std::max(channels, SIDE)) + 2 * keys;
-    return 4 * (WIDTH * vectors + windows * (2 * P.pixels() + width + 2 * SIDE)) + keys;
+                            P.pixels() * (1 + std::max(channels, SIDE)) + 2 * keys;
+    return 4 * (WIDTH * vectors + 2 * P.pixels() + width + 2 * SIDE) + keys;
 }
 
 // Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
 // `row_shifts` items to a block, the first with dy = first_shift. Where symmetry allows no shifts, an item is SIDE
 // blocks.
 //
-// radii: ascending. codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats.
+// codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats.
 // pixels, moved: (batch, height, width, channels). signal, precision, trust: (batch,).
-// reference: (batch, windows, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in
-// units of codes.
+// reference: (batch, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in units of
+// codes.
 //
-// With trails, one for each noisy image, weights are followed for one window: the reference stays, and weighted becomes
-// (batch, 1, pixels), sums of w log2 w.
-void box_sums(int symmetry, int wraps, int height, int width, int channels, int count, const int32_t *radii,
-              const void *codes, const float *levels, double slope, int64_t images, int batch,
-              const float *pixels, const float *moved, const double *signal, const double *precision,
-              const float *trust, float skip, int first_shift, int row_shifts, int64_t item_from, int64_t item_to,
-              char *scratch, double *reference, double *total, double *weighted, Trail *trails) {
-    const Problem P{symmetry, wraps, height, width, channels, radii[count - 1]};
+// With trails, one for each noisy image, weights are followed: the reference stays, and weighted becomes (batch, pixels),
+// sums of w log2 w.
+void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes,
+              const float *levels, double slope, int64_t images, int batch, const float *pixels, const float *moved,
+              const double *signal, const double *precision, const float *trust, float skip, int first_shift,
+              int row_shifts, int64_t item_from, int64_t item_to, char *scratch, double *reference, double *total,
+              double *weighted, Trail *trails) {
+    const Problem P{symmetry, wraps, height, width, channels, radius};
     const bool shifts = symmetry != OWN_POSITION;
     const int groups = shifts ? 1 : SIDE, at_once = shifts || trails ? 1 : UNSHIFTED_AT_ONCE;
     const int values = trails ? 1 + groups : 1 + channels;  // sums of a pixel
@@ -863,24 +805,16 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     S.prefix = S.ring + ring_rows(P) * row_size(P);
     S.column = S.prefix + row_size(P);
     S.suffix = S.column + row_size(P);
-    S.zeros = S.suffix + row_size(P);
-    S.planes = S.zeros + row_size(P);
-    Floats *sums = S.planes + (count > 1 ? height * row_size(P) : 0);
-    S.hashes = (Hash *)(sums + count * size * values);
+    Floats *sums = S.suffix + row_size(P);
+    S.hashes = (Hash *)(sums + size * values);
     double *before = (double *)(S.hashes + hashed_keys(P));
-    float *penalty = (float *)(before + count * size);
-    S.hashed = (uint8_t *)(penalty + count * (width + 2 * SIDE));
-    if (shifts) {
-        memset(scratch, 0, (char *)S.ring - scratch);
-        memset(S.zeros, 0, sizeof(Floats) * row_size(P));
-    }
-    Window windows[count];
-    for (int i = 0; i < count; i++) {
-        windows[i] = {radii[i], nullptr, sums + i * size * values, penalty + i * (width + 2 * SIDE) + SIDE, nullptr};
-        for (int x = -SIDE; x < width + SIDE; x++) {
-            const int column = wraps ? wrapped(x, width) : x;
-            windows[i].inside[x] = column >= radii[i] && column < width - radii[i] ? 0.f : FAR;
-        }
+    float *penalty = (float *)(before + size) + SIDE;
+    S.penalty = penalty;
+    S.hashed = (uint8_t *)(penalty + width + SIDE);
+    if (shifts) memset(scratch, 0, (char *)S.ring - scratch);
+    for (int x = -SIDE; x < width + SIDE; x++) {
+        const int column = wraps ? wrapped(x, width) : x;
+        penalty[x] = column >= radius && column < width - radius ? 0.f : FAR;
     }
 #if defined(__AVX512DQ__)
     const unsigned status = _mm_getcsr();
@@ -892,9 +826,10 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
         for (int b = 0; b < batch; b++) {
             const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
                           (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
-            for (int i = 0; i < count; i++) windows[i].reference = reference + (b * count + i) * size;
-            memcpy(before, windows[0].reference, sizeof(double) * count * size);
-            memset(sums, 0, sizeof(Floats) * count * size * values);
+            if (trails) trails[b].first = from / row_shifts * groups * WIDTH;  // then all items are of one block
+            const Totals totals{reference + b * size, sums, trails ? &trails[b] : nullptr};
+            memcpy(before, totals.reference, sizeof(double) * size);
+            memset(sums, 0, sizeof(Floats) * size * values);
             int held = 0;
             for (int64_t item = from, end; item < to; item = end) {
                 const int64_t block = item / row_shifts, first = block * groups * WIDTH;
@@ -902,26 +837,16 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
                 const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
                 held = (int)std::min<int64_t>(images - first, groups * WIDTH);
                 const char *stored = (const char *)codes + first * numbers * (levels ? 1 : 4);
-                if (trails) {
-                    trails[b].first = first;
-                    windows[0].trail = &trails[b];
-                    if (b == 0) memset(S.hashed, 0, hashed_keys(P));
-                }
+                if (trails && b == 0) memset(S.hashed, 0, hashed_keys(P));
                 if (!shifts) S.keys = stored;
                 else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);
                 else if (b == 0) decode(P, (const Floats *)stored, keys);
-                if (channels == 1) add_block<1>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
-                else if (channels == 3) add_block<3>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
-                else add_block<0>(P, Q, S, levels, windows, count, held, dy_from, dy_to);
+                if (channels == 1) add_block<1>(P, Q, S, levels, totals, held, dy_from, dy_to);
+                else if (channels == 3) add_block<3>(P, Q, S, levels, totals, held, dy_from, dy_to);
+                else add_block<0>(P, Q, S, levels, totals, held, dy_from, dy_to);
             }
-            if (trails) {
-                settle_trail(P, windows[0], groups, held, total + b * size, weighted + b * size);
-                continue;
-            }
-            for (int i = 0; i < count; i++) {
-                const int64_t at = (b * count + i) * size;
-                settle(P, windows[i], before + i * size, total + at, weighted + at * channels);
-            }
+            if (trails) settle_trail(P, totals, groups, held, total + b * size, weighted + b * size);
+            else settle(P, totals, before, total + b * size, weighted + b * numbers);
         }
     }
 #if defined(__AVX512DQ__)

@@ -56,8 +56,8 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or self._why_dense(window, x.dtype):
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        mean = finalize(self.sums(x, alpha_bars, [window], label))
-        return mean[:, 0].transpose(1, 2).reshape(x.shape).float()
+        mean = finalize(self._work(x, alpha_bars, window, label).sums())
+        return mean.transpose(1, 2).reshape(x.shape).float()
 
     def explain(self, window: int | None, dtype: torch.dtype) -> str:
         """See :meth:`Engine.explain`."""
@@ -72,24 +72,6 @@ class BoxEngine(Engine):
         if dtype != torch.float32:
             return "box sums are made for float32"
         return "" if self.dictionary.device.type == "cpu" else "box sums run on a CPU"
-
-    def sums(
-        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
-    ) -> SoftmaxMean:
-        """The sums over all keys for several windows from one pass, of shape (batch, windows, height * width).
-
-        Args:
-            x: noisy images, float32.
-            alpha_bars: one noise level per image.
-            windows: odd sizes, ascending.
-            label: the class whose training images to use; None for all.
-
-        Raises:
-            InputError: windows that are not odd and ascending.
-        """
-        if any(window % 2 == 0 for window in windows) or windows != sorted(windows):
-            raise InputError(f"windows must be odd and ascending, got {windows}")
-        return self._work(x, alpha_bars, windows, label).sums()
 
     def trace(
         self,
@@ -106,24 +88,24 @@ class BoxEngine(Engine):
         kept = torch.get_num_threads() * (x[0, 0].numel() * k * _PATCH.itemsize + 8 * images)
         at_once = max(1, self.memory_budget // kept)
         parts = [
-            self._work(x[i : i + at_once], alpha_bars[i : i + at_once], [window], label, ZERO_NOISE).trace(k)
+            self._work(x[i : i + at_once], alpha_bars[i : i + at_once], window, label, ZERO_NOISE).trace(k)
             for i in range(0, len(x), at_once)
         ]
         return Traced(*map(torch.cat, zip(*parts, strict=True)))
 
     def _work(
-        self, x: Tensor, alpha_bars: list[float], windows: list[int], label: int | None, least: float = 0.0
+        self, x: Tensor, alpha_bars: list[float], window: int, label: int | None, least: float = 0.0
     ) -> "_Work":
         """What the kernel is asked; the noise 1 - alpha_bar is at least ``least``."""
         height, width = x.shape[2:]
-        radii = np.array([self._radius(window, height, width) for window in windows], np.int32)
+        radius = self._radius(window, height, width)
         return _Work(
             x.numpy(),
             np.array(alpha_bars),
             np.maximum(1 - np.array(alpha_bars), least),
-            radii,
+            radius,
             self.rules.padding == "circular",
-            *self._row_shifts(int(radii[0]), height),
+            *self._row_shifts(radius, height),
             self._layouts.of(label),
         )
 
@@ -145,14 +127,14 @@ class BoxEngine(Engine):
 
 
 class _Work:
-    """Noisy images against a layout, for some windows, by all threads."""
+    """Noisy images against a layout, by all threads."""
 
     def __init__(
         self,
         x: np.ndarray,
         alpha_bar: np.ndarray,
         noise: np.ndarray,
-        radii: np.ndarray,
+        radius: int,
         wraps: bool,
         symmetry: int,
         first: int,
@@ -160,7 +142,7 @@ class _Work:
         layout: "_Layout",
     ):
         self.batch, self.channels, self.height, self.width = x.shape
-        self.pixels, self.noise, self.radii, self.layout = self.height * self.width, noise, radii, layout
+        self.pixels, self.noise, self.radius, self.layout = self.height * self.width, noise, radius, layout
         self.precision, self.signal = 0.5 / math.log(2) / noise, np.sqrt(alpha_bar)
         self.noisy = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         moved = self.noisy - self.signal.reshape(-1, 1, 1, 1) * layout.offset
@@ -172,8 +154,8 @@ class _Work:
         self.workers = max(1, min(torch.get_num_threads(), self.items))
 
     def sums(self) -> SoftmaxMean:
-        """See :meth:`BoxEngine.sums`."""
-        shape = self.workers, self.batch, len(self.radii), self.pixels
+        """The sums over all keys, of shape (batch, height * width)."""
+        shape = self.workers, self.batch, self.pixels
         reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
         weighted = np.zeros((*shape, self.channels))
         self._run(reference, total, weighted)
@@ -185,7 +167,7 @@ class _Work:
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         sums = self.sums()
-        normaliser = -(sums.maximum / math.log(2) + sums.total.log2())[:, 0]  # in bits
+        normaliser = -(sums.maximum / math.log(2) + sums.total.log2())  # in bits
         precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
@@ -257,7 +239,7 @@ class _Work:
         line through the levels: together at most u (moved + 6 signal), u = 2^-24, for training pixels in [-1, 1].
         What is squared and summed then errs by u for every operation on its way.
         """
-        span = 2 * int(self.radii[-1]) + 1
+        span = 2 * self.radius + 1
         numbers = span * span * self.channels
         of_one = np.abs(self.moved).max(axis=(1, 2, 3)) + 6 * self.signal
         return math.sqrt(numbers) * _FLOAT32 * of_one, 1 + (2 * span + self.channels + 8) * _FLOAT32
@@ -271,9 +253,7 @@ class _Work:
     ) -> None:
         """Have each worker add its share of the images to its part of the sums."""
         native, layout = _library(), self.layout
-        size = native.box_scratch(
-            self.height, self.width, self.channels, len(self.radii), int(self.radii[-1])
-        )
+        size = native.box_scratch(self.height, self.width, self.channels, self.radius)
         at_once = max(self.shifts, _ITEMS_AT_ONCE)
         stopped = threading.Event()
 
@@ -286,8 +266,7 @@ class _Work:
                 native.box_sums(
                     self.symmetry,
                     self.wraps,
-                    *(self.height, self.width, self.channels, len(self.radii)),
-                    self.radii.ctypes.data,
+                    *(self.height, self.width, self.channels, self.radius),
                     layout.codes.data_ptr(),
                     None if layout.levels is None else layout.levels.data_ptr(),
                     layout.slope,

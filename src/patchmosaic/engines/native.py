@@ -106,11 +106,11 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_lanes.restype = c_int  # images side by side
     found.box_side.restype = c_int  # blocks in an item of a machine without shifts
     found.box_scratch.restype = c_int64
-    found.box_scratch.argtypes = [c_int] * 5  # height, width, channels, windows, radius
+    found.box_scratch.argtypes = [c_int] * 4  # height, width, channels, radius
     found.box_sums.restype = None
     found.box_sums.argtypes = [
-        *[c_int] * 6,  # symmetry, wraps, height, width, channels, windows
-        *[pointer] * 3,  # radii, codes, levels
+        *[c_int] * 6,  # symmetry, wraps, height, width, channels, radius
+        *[pointer] * 2,  # codes, levels
         c_double,  # slope
         c_int64,  # images
         c_int,  # batch
