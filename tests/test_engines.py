@@ -67,9 +67,11 @@ def test_repeated_patches_share_their_weight(engine):
 
 
 @needs_compiled
+@pytest.mark.parametrize("few", [0, 1 << 40], ids=["by images", "by samples"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_share_the_work(monkeypatch, threads):
+def test_threads_share_the_work(monkeypatch, threads, few):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(box, "_FEW_PAIRS", few)
     images = training_images((1, 9, 8), 140, "bytes")
     for rules in MACHINES.values():
         assert worst_error(images, "box", rules, 5, (0.0, 0.6)) <= 2e-6

@@ -35,6 +35,7 @@ _UNKNOWN = 1e29  # a box larger than any, there too
 _NONE = 2**31 - 1
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _ITEMS_AT_ONCE = 64
+_FEW_PAIRS = 1 << 21  # of a sample: what one thread does in a few milliseconds
 
 
 class BoxEngine(Engine):
@@ -151,11 +152,14 @@ class _Work:
         self.skip = math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1
         self.wraps, self.symmetry, self.first, self.shifts = wraps, symmetry, first, shifts
         self.items = layout.blocks * shifts if symmetry else -(-layout.blocks // _library().box_side())
-        self.workers = max(1, min(torch.get_num_threads(), self.items))
+        threads = torch.get_num_threads()
+        pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
+        self.parts = 1 if pairs < _FEW_PAIRS else max(1, min(threads, self.items))
+        self.workers = self.parts if self.parts > 1 else max(1, min(threads, self.batch))
 
     def sums(self) -> SoftmaxMean:
         """The sums over all keys, of shape (batch, height * width)."""
-        shape = self.workers, self.batch, self.pixels
+        shape = self.parts, self.batch, self.pixels
         reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
         weighted = np.zeros((*shape, self.channels))
         self._run(reference, total, weighted)
@@ -172,7 +176,7 @@ class _Work:
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
         enough = ((reference + _MARGIN * reference.abs() - self.skip) / precision).float()
-        shape = self.workers, self.batch, self.pixels
+        shape = self.parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
         limit = np.full(shape, _UNKNOWN, np.float32)
         kept = np.full((*shape, k), np.array((np.inf, 0, _NONE, _NONE, 0), _PATCH))
@@ -184,13 +188,13 @@ class _Work:
                     Trail(
                         k,
                         *(numbers[i].data_ptr() for numbers in (enough, share)),
-                        *(numbers[worker, i].ctypes.data for numbers in (limit, kept, by_image)),
+                        *(numbers[part, i].ctypes.data for numbers in (limit, kept, by_image)),
                         *(spread[i], widen),
                     )
                     for i in range(self.batch)
                 )
             )
-            for worker in range(self.workers)
+            for part in range(self.parts)
         ]
         self._run(np.broadcast_to(reference.numpy(), shape), total, moment, trails)
         parts = total, moment, kept, by_image
@@ -251,15 +255,21 @@ class _Work:
         weighted: np.ndarray,
         trails: "list[ctypes.Array[Trail]] | None" = None,
     ) -> None:
-        """Have each worker add its share of the images to its part of the sums."""
+        """Fill every part of the sums, each from a share of the images; a single one is shared by samples."""
         native, layout = _library(), self.layout
         size = native.box_scratch(self.height, self.width, self.channels, self.radius)
         at_once = max(self.shifts, _ITEMS_AT_ONCE)
         stopped = threading.Event()
 
+        def share(whole: int, worker: int) -> tuple[int, int]:
+            return whole * worker // self.workers, whole * (worker + 1) // self.workers
+
         def work(worker: int) -> None:
             scratch = _scratch.address(size)
-            first_item, end = (self.items * (worker + i) // self.workers for i in (0, 1))
+            part, (first, last), (first_item, end) = worker, (0, self.batch), share(self.items, worker)
+            if self.parts == 1:
+                part, (first, last), (first_item, end) = 0, share(self.batch, worker), (0, self.items)
+            queries = self.noisy, self.moved, self.signal, self.precision, self.trust
             for item in range(first_item, end, at_once):
                 if stopped.is_set():  # the interpreter gets a chance to stop
                     return
@@ -271,17 +281,14 @@ class _Work:
                     None if layout.levels is None else layout.levels.data_ptr(),
                     layout.slope,
                     layout.images,
-                    self.batch,
-                    *(
-                        numbers.ctypes.data
-                        for numbers in (self.noisy, self.moved, self.signal, self.precision, self.trust)
-                    ),
+                    last - first,
+                    *(numbers[first:].ctypes.data for numbers in queries),
                     self.skip,
                     *(self.first, self.shifts),
                     *(item, min(end, item + at_once)),
                     scratch,
-                    *(sums[worker].ctypes.data for sums in (reference, total, weighted)),
-                    None if trails is None else trails[worker],
+                    *(sums[part, first:].ctypes.data for sums in (reference, total, weighted)),
+                    None if trails is None else ctypes.byref(trails[part][first]),
                 )
 
         try:
