@@ -255,20 +255,21 @@ class _Work:
         weighted: np.ndarray,
         trails: "list[ctypes.Array[Trail]] | None" = None,
     ) -> None:
-        """Fill every part of the sums, each from a share of the images; a single one is shared by samples."""
+        """Fill every part of the sums, each from a share of the images; of a single one, for some samples."""
         native, layout = _library(), self.layout
         size = native.box_scratch(self.height, self.width, self.channels, self.radius)
         at_once = max(self.shifts, _ITEMS_AT_ONCE)
         stopped = threading.Event()
+        by_images = self.parts > 1
 
         def share(whole: int, worker: int) -> tuple[int, int]:
             return whole * worker // self.workers, whole * (worker + 1) // self.workers
 
         def work(worker: int) -> None:
             scratch = _scratch.address(size)
-            part, (first, last), (first_item, end) = worker, (0, self.batch), share(self.items, worker)
-            if self.parts == 1:
-                part, (first, last), (first_item, end) = 0, share(self.batch, worker), (0, self.items)
+            part = worker if by_images else 0
+            first, last = (0, self.batch) if by_images else share(self.batch, worker)
+            first_item, end = share(self.items, worker) if by_images else (0, self.items)
             queries = self.noisy, self.moved, self.signal, self.precision, self.trust
             for item in range(first_item, end, at_once):
                 if stopped.is_set():  # the interpreter gets a chance to stop
