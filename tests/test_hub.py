@@ -32,7 +32,8 @@ SOLVERS = (
 
 @pytest.fixture(scope="module")
 def machine(digits):
-    return pm.presets.boundary_broken(digits.images[:300], 5, labels=digits.labels[:300])
+    """Dense, whose rounding hardly depends on the processor."""
+    return pm.presets.boundary_broken(digits.images[:300], 5, labels=digits.labels[:300], engine="dense")
 
 
 def ours(machine, seeds, steps, labels=None):
@@ -41,10 +42,10 @@ def ours(machine, seeds, steps, labels=None):
 
 
 def check_same(images, expected):
-    """To 1e-5, but for a few pixels in which rounding, another on every processor, decides between two patches."""
+    """To 1e-5, but for a few pixels in which rounding decides between two patches."""
     difference = (images - expected).abs().double()
     assert float((difference < 1e-5).double().mean()) > 0.97
-    assert float(difference.square().mean().sqrt()) < 1e-4
+    assert float(difference.square().mean().sqrt()) < 1e-5
 
 
 def quiet(pipeline):

@@ -255,7 +255,7 @@ class _Work:
         weighted: np.ndarray,
         trails: "list[ctypes.Array[Trail]] | None" = None,
     ) -> None:
-        """Fill every part of the sums, each from a share of the images; of a single one, for some samples."""
+        """Fill every part of the sums, each from a share of the images, or a single one by shares of the samples."""
         native, layout = _library(), self.layout
         size = native.box_scratch(self.height, self.width, self.channels, self.radius)
         at_once = max(self.shifts, _ITEMS_AT_ONCE)
