@@ -19,6 +19,7 @@
 
 namespace {
 
+#define ALWAYS_INLINE __attribute__((always_inline))
 #define INLINE_MEMBER inline __attribute__((always_inline))
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
@@ -112,8 +113,8 @@ struct Problem {
 // of a page, on which the processor would take a load from one row for a load of what was just stored in another.
 int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) * SIDE + 63) / 64 * 64 + 17; }
 
-// Rows of scratch for sums: as many as the image has, or as a window that is summed row by row.
-int ring_rows(const Problem &P) { return std::max(5, P.height); }
+// Rows of scratch for sums: as many as the image has, or as come before the last row of a small window.
+int ring_rows(const Problem &P) { return std::max(4, P.height); }
 
 // Keys of a block, or of SIDE blocks.
 int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
@@ -181,7 +182,7 @@ struct Scratch {
     const void *keys;  // codes
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
-    Floats *ring;      // rows of squared differences, or of their sums
+    Floats *ring;      // rows of sums, down columns or across rows
     Floats *prefix, *column, *suffix;  // rows
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
@@ -254,50 +255,71 @@ struct Pass {
         const int w = P.width, left = columns.from - r, length = columns.size() + 2 * r;
         const int from = P.wraps ? left : std::max(left, 0);
         const int to = P.wraps ? std::min(left + length, left + w) : std::min(left + length, w);
-        auto across_row = [&](int y, Floats *sums) {
-            for (int at = 0; at < (from - left) * V; at++) sums[at] = Floats{};
-            for (int at = (to - left) * V; at < length * V; at++) sums[at] = P.wraps ? sums[at - w * V] : Floats{};
-            across(y, wrapped(y + dy, P.height), dx, count, columns, inside, sums);
-        };
-        if (R) add_rows(dy, dx, rows, {from, to}, from - left, across_row);
-        else add_columns(dy, dx, rows, {from, to}, from - left, across_row);
-    }
-
-    // Sums of 2 R + 1 squared differences down each column, row by row, from a ring of the last rows.
-    template <class Row>
-    INLINE_MEMBER void add_rows(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
-        constexpr int span = 2 * R + 1;
         const int64_t stride = row_size(P);
-        for (int i = 0, slot = 0; i < rows.size() + 2 * R; i++, slot = slot + 1 == span ? 0 : slot + 1) {
-            const int y = rows.from - R + i;
-            auto row = [&](int slot) { return S.ring + (slot < span ? slot : slot - span) * stride + left * V; };
-            Floats *here = row(slot), *sums = S.column + left * V;
-            const Floats *others[2 * R + 1];
-            for (int j = 1; j < span; j++) others[j] = row(slot + j);
-            auto fill = [&](auto emit) {
-                if (P.wraps || (y >= 0 && y < P.height))
-                    differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, columns.from, columns.to, emit);
-                else
-                    for (int x = 0; x < columns.size(); x++)
-                        for (int v = 0; v < V; v++) emit(x, v, Floats{});
-            };
-            if (i < 2 * R) {
-                fill([&](int x, int v, Floats square) { here[x * V + v] = square; });
-                continue;
-            }
-            fill([&](int x, int v, Floats square) {
-                const int at = x * V + v;
-                here[at] = square;
-                if (R == 1) sums[at] = square + (others[1][at] + others[2][at]);
-                else sums[at] = square + ((others[1][at] + others[2][at]) + (others[3][at] + others[4][at]));
+        auto complete = [&](Floats *row) {  // beside columns [from, to)
+            for (int at = 0; at < (from - left) * V; at++) row[at] = Floats{};
+            for (int at = (to - left) * V; at < length * V; at++) row[at] = P.wraps ? row[at - w * V] : Floats{};
+        };
+        // Row i of the boxes: sums across a row of numbers, which `add_down` turns into boxes.
+        auto row_of_boxes = [&](int i, const Floats *row, auto add_down) ALWAYS_INLINE {
+            const int y = rows.from + i, key_row = wrapped(y + dy, P.height);
+            int kx = P.wraps ? wrapped(columns.from + dx, w) : columns.from + dx;
+            const Key *k = key(key_row, kx);
+            add_across(row, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
+                Floats box[V];
+                for (int v = 0; v < V; v++) box[v] = add_down(at * V + v, sum[v]);
+                if (G == 1 && inside && (kx < r || kx + T > w - r))
+                    for (int v = 0; v < V; v++) box[v] += S.penalty[kx + v];
+                if (images < WIDTH * G)
+                    for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
+                if (count < T)
+                    for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
+                if (TRACE) follow(y, columns.from + at, key_row, kx, box);
+                else weigh(y, columns.from + at, key_row, kx, k, box);
+                kx++, k += channels();
+                if (P.wraps && kx == w) kx = 0, k = key(key_row, 0);
             });
-            across_row(y - R, S.column);
+        };
+        if constexpr (R == 0) {  // large windows: down the columns first
+            add_columns(dy, dx, rows, {from, to}, from - left);
+            for (int i = 0; i < rows.size(); i++) {
+                Floats *row = S.ring + i * stride;
+                complete(row);
+                row_of_boxes(i, row, [](int, Floats sum) ALWAYS_INLINE { return sum; });
+            }
+        } else {  // across the rows first, and down the last few of them
+            auto squares_of = [&](int i) ALWAYS_INLINE {
+                const int y = rows.from - R + i;
+                Floats *row = S.column + (from - left) * V;
+                if (P.wraps || (y >= 0 && y < P.height))
+                    differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, from, to,
+                                [&](int at, int v, Floats square) ALWAYS_INLINE { row[at * V + v] = square; });
+                else memset(row, 0, sizeof(Floats) * (to - from) * V);
+                complete(S.column);
+            };
+            for (int i = 0; i < 2 * R; i++) {
+                Floats *sums = S.ring + i * stride;
+                squares_of(i);
+                add_across(S.column, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) sums[at * V + v] = sum[v];
+                });
+            }
+            for (int i = 0; i < rows.size(); i++) {
+                Floats *last[2 * R];  // the sums across the rows before, the earliest first
+                for (int j = 0; j < 2 * R; j++) last[j] = S.ring + (i + j) % (2 * R) * stride;
+                squares_of(i + 2 * R);
+                row_of_boxes(i, S.column, [&](int at, Floats sum) ALWAYS_INLINE {
+                    Floats others = last[0][at] + last[1][at];
+                    if constexpr (R == 2) others += last[2][at] + last[3][at];
+                    last[0][at] = sum;
+                    return sum + others;
+                });
+            }
         }
     }
 
-    // The same for larger windows, down a few columns at a time.
-    template <class Row>
-    INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left, Row across_row) const {
+    // Sums of 2 r + 1 squared differences down each column, a few columns at a time, for every row of boxes.
+    INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left) const {
         const int64_t stride = row_size(P);
         for (int x = columns.from; x < columns.to;) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
@@ -307,7 +329,6 @@ struct Pass {
             else if (room >= 2) add_down<2>(dy, qx, kx, rows, sums, stride), x += 2;
             else add_down<1>(dy, qx, kx, rows, sums, stride), x++;
         }
-        for (int i = 0; i < rows.size(); i++) across_row(rows.from + i, S.ring + i * stride);
     }
 
     // Down X columns: rows fall in segments of the window's height, and a window is the end of one segment and the beginning
@@ -360,58 +381,42 @@ struct Pass {
         }
     }
 
-    // The boxes of one row from the sums of its columns.
-    INLINE_MEMBER void across(int y, int key_row, int dx, int count, Range columns, bool inside,
-                              const Floats *column) const {
-        const int w = P.width, span = 2 * r + 1;
+    // Sums of 2 r + 1 neighbours in a row, `size` of them, to emit(at, sums).
+    template <class Emit>
+    INLINE_MEMBER void add_across(const Floats *row, int size, Emit emit) const {
+        const int span = 2 * r + 1;
         if (R == 0)
-            for (int from = 0; from < columns.size(); from += span) {
+            for (int from = 0; from < size; from += span) {
                 Floats sum[V];
                 for (int v = 0; v < V; v++) sum[v] = Floats{};
                 for (int i = from + span - 1; i >= from; i--)
                     for (int v = 0; v < V; v++) {
-                        sum[v] += column[i * V + v];
-                        if (i < columns.size()) S.suffix[i * V + v] = sum[v];
+                        sum[v] += row[i * V + v];
+                        if (i < size) S.suffix[i * V + v] = sum[v];
                     }
             }
         Floats prefix[V], two[V], next_two[V];  // two: the sum of the first two columns of a window of five
         if (R == 2)
             for (int v = 0; v < V; v++) {
-                two[v] = column[v] + column[V + v];
-                next_two[v] = column[V + v] + column[2 * V + v];
+                two[v] = row[v] + row[V + v];
+                next_two[v] = row[V + v] + row[2 * V + v];
             }
-        int part = 0;
-        for (int x = columns.from; x < columns.to;) {
-            const int kx = P.wraps ? wrapped(x + dx, w) : x + dx;
-            const int stop = P.wraps ? std::min(columns.to, x + w - kx) : columns.to;
-            const Key *k = key(key_row, kx);
-            for (int k_at = kx; x < stop; x++, k_at++, k += channels()) {
-                Floats box[V];
-                const Floats *a = column + (x - columns.from) * V;
-                for (int v = 0; v < V; v++) {
-                    if (R == 1) box[v] = a[v] + a[V + v] + a[2 * V + v];
-                    else if (R == 2) {
-                        const Floats last_two = a[2 * V + v] + a[3 * V + v];
-                        box[v] = two[v] + last_two + a[4 * V + v];
-                        two[v] = next_two[v];
-                        next_two[v] = last_two;
-                    }
-                    else {
-                        const Floats rest = S.suffix[(x - columns.from) * V + v];
-                        prefix[v] = part == 0 ? Floats{} : prefix[v] + a[(span - 1) * V + v];
-                        box[v] = rest + prefix[v];
-                    }
+        for (int at = 0, part = 0; at < size; at++, part = part + 1 == span ? 0 : part + 1) {
+            Floats sum[V];
+            const Floats *a = row + at * V;
+            for (int v = 0; v < V; v++) {
+                if (R == 1) sum[v] = a[v] + a[V + v] + a[2 * V + v];
+                else if (R == 2) {
+                    const Floats last_two = a[2 * V + v] + a[3 * V + v];
+                    sum[v] = two[v] + last_two + a[4 * V + v];
+                    two[v] = next_two[v];
+                    next_two[v] = last_two;
+                } else {
+                    prefix[v] = part == 0 ? Floats{} : prefix[v] + a[(span - 1) * V + v];
+                    sum[v] = S.suffix[at * V + v] + prefix[v];
                 }
-                part = part + 1 == span ? 0 : part + 1;
-                if (G == 1 && inside && (k_at < r || k_at + T > w - r))
-                    for (int v = 0; v < V; v++) box[v] += S.penalty[k_at + v];
-                if (images < WIDTH * G)
-                    for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
-                if (count < T)
-                    for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
-                if (TRACE) follow(y, x, key_row, k_at, box);
-                else weigh(y, x, key_row, k_at, k, box);
             }
+            emit(at, sum);
         }
     }
 
@@ -689,7 +694,7 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals 
                     border_pass.run(dy, dx, count, rows, columns, false);
                     continue;
                 }
-                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 && T == SIDE ? 12 : w;
+                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 ? 16 : w;
                 const int parts = (size + narrow - 1) / narrow;
                 for (int i = 0; i < parts; i++)  // their rows stay in the L1 cache
                     pass.run(dy, dx, count, rows,
@@ -702,9 +707,8 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals 
 template <class Key, int C, int T, int G, bool TRACE>
 void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
-    constexpr int SHIFTS_OF_FIVE = T == SIDE && C == 1 ? 2 : T;  // then the last five rows stay in the L1 cache
     if (P.radius == 1) add_block<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
-    else if (P.radius == 2) add_block<Key, C, SHIFTS_OF_FIVE, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    else if (P.radius == 2) add_block<Key, C, T, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
     else add_block<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
