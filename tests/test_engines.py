@@ -126,6 +126,28 @@ def test_hardly_any_noise_far_from_all_images(name):
 
 
 @needs_compiled
+@pytest.mark.parametrize("alpha_bar", [0.5, 1 - 2.0**-24])
+@pytest.mark.parametrize("name", MACHINES)
+def test_as_far_away_as_queries_may_lie(name, alpha_bar):
+    """A distance is rounded by more than the distances differ, and has to be so in one way."""
+    rules = dict(zip(("symmetry", "padding", "keys"), MACHINES[name], strict=True))
+    images = training_images((1, 9, 6), 19, "bytes")
+    tested, twin = (pm.ScoreMachine(images, None, 3, engine=engine, **rules) for engine in ("box", "dense"))
+    x = 9e5 + 1e5 * queries(twin, alpha_bar).clamp(-1, 1)
+    assert (tested.denoise(x, alpha_bar) - twin.denoise(x.double(), alpha_bar)).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 2e6, -1e38])
+def test_numbers_that_no_noisy_image_holds_are_refused(bad):
+    machine = pm.ScoreMachine(training_images((1, 5, 5), 3, "bytes"), None, 3)
+    x = torch.zeros(3, 1, 5, 5)
+    x[1, 0, 2, 3] = bad
+    with pytest.raises(pm.InputError, match="in sample 1"):
+        machine.denoise(x, 0.5)
+    assert machine.denoise(x[:0], 0.5).shape == (0, 1, 5, 5)
+
+
+@needs_compiled
 @pytest.mark.parametrize(
     ("levels", "even"),
     [

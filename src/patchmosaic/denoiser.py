@@ -47,13 +47,13 @@ class Denoiser(ABC):
 
 def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
     """One checked alpha_bar per image, in float64; 1 is allowed for ``clean`` images."""
-    values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten()
+    values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten().tolist()
     if len(values) not in (1, batch):
         raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
-    if not bool(((values >= 0) & ((values <= 1) if clean else (values < 1))).all()):
+    if not all(0 <= value < 1 or (clean and value == 1) for value in values):
         allowed = "[0, 1]" if clean else "[0, 1): at alpha_bar = 1 the image is already clean"
         raise InputError(f"alpha_bar must lie in {allowed}")
-    return values.expand(batch).tolist()
+    return values if len(values) == batch else values * batch
 
 
 def signal_and_noise(alpha_bar: AlphaBar, x: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:

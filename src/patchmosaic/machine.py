@@ -17,6 +17,7 @@ from patchmosaic.symmetry import Rules
 
 DEFAULT_MEMORY_BUDGET = 1 << 29
 SYMMETRIES = ("none", "translation")
+_LARGEST = 1e6  # pixel of a noisy image; distances from there still fit all engines' numbers, at any noise
 _Job = tuple[Tensor, list[float], int | None, int | None]  # images, noise levels, window, label
 
 
@@ -114,7 +115,8 @@ class ScoreMachine(Denoiser):
             labels: (B,) classes, or one for all; None uses every training image.
 
         Raises:
-            InputError: for a wrong shape or dtype, NaN, alpha_bar outside [0, 1) or an unknown label.
+            InputError: for a wrong shape or dtype, NaN, numbers beyond 1e6, alpha_bar outside [0, 1) or an unknown
+                label.
         """
         return self._mean(self.locality, x, alpha_bar, labels)
 
@@ -238,9 +240,13 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        if not bool(x.isfinite().all()):
-            finite = x.isfinite().flatten(1).all(dim=1)
-            raise InputError(f"x contains NaN or infinity in sample {int((~finite).nonzero()[0])}")
+        if len(x) and not x.abs().amax() <= _LARGEST:
+            largest = x.abs().flatten(1).amax(dim=1)
+            sample = int((~(largest <= _LARGEST)).nonzero()[0])
+            found = f"{largest[sample]:.3g}" if largest[sample].isfinite() else "NaN or infinity"
+            raise InputError(
+                f"x contains {found} in sample {sample}: a noisy image lies within a few units of 0"
+            )
 
 
 def _per_sample_labels(labels: Tensor | int | None, batch: int) -> list[int | None]:

@@ -86,7 +86,7 @@ class _Rival(Contestant):
         if not self.chunked:
             return _growing(self.most_images(problem))
         if chunk := RIVALS[self.name].chunk:
-            return [min(len(problem.images), chunk)]
+            return [min(len(problem.images), chunk(problem))]
         per_image, most = RIVALS[self.name].numbers_per_image(problem), MOST_NUMBERS.bit_length()
         return sorted(
             {min(len(problem.images), max(1, (1 << bits) // per_image)) for bits in range(18, most, 2)}

@@ -11,7 +11,8 @@ It follows ``idealscore.py`` of https://github.com/Kambm/convolutional_diffusion
 
 ``published`` keeps its arrays and its passes over them. It departs only towards exactness: sums are kept for every
 pixel and merged exactly (published: means over each batch), and the wrapped ELS uses all training positions, as the
-equations do (published: only patches inside the image). Batches hold 64 images, as published.
+equations do (published: only patches inside the image). Batches hold as many images as the published classes take
+unless told otherwise.
 
 ``convolution`` is the same algorithm with what is superfluous taken out: the norm of the noisy window, which cancels
 in the softmax; the patches' norms enter as the bias of the convolution; weighted centres are summed by a matrix
@@ -31,7 +32,6 @@ from torch import Tensor
 from patchmosaic.bench.problem import Problem, pairs_per_image
 
 _LEAST_LOGIT = -80.0
-BATCH = 64  # of training images, as published
 
 
 class Sums:
@@ -105,9 +105,14 @@ class Region(NamedTuple):
 
 
 def published(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:
-    """The posterior mean as published; its chunk is :data:`BATCH`."""
+    """The posterior mean as published; its chunk is :func:`batch`."""
     mean = _answer(problem, chunk, PublishedSums, _published_step)
     return (problem.x - mean) / problem.alpha_bar**0.5
+
+
+def batch(problem: Problem) -> int:
+    """Training images at once, as published."""
+    return 256 if problem.machine == "ls" else 64
 
 
 def convolution(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:

@@ -31,13 +31,13 @@ class Rival:
         answer: called with a problem and a chunk.
         numbers_per_image: how many numbers an image adds to the largest array.
         chunked: whether it works in chunks; if not, the chunk is ignored.
-        chunk: the one to use; None for the fastest.
+        chunk: the one to use for a problem; None for the fastest.
     """
 
     answer: Callable[[Problem, int], Tensor]
     numbers_per_image: Callable[[Problem], int]
     chunked: bool = True
-    chunk: int | None = None
+    chunk: Callable[[Problem], int] | None = None
 
 
 def unfold_matmul(problem: Problem, chunk: int) -> Float[Tensor, "1 c h w"]:
@@ -163,7 +163,7 @@ def _product_numbers(problem: Problem) -> int:
 
 
 RIVALS: dict[str, Rival] = {
-    "published": Rival(published.published, published.numbers_per_image, chunk=published.BATCH),
+    "published": Rival(published.published, published.numbers_per_image, chunk=published.batch),
     "convolution": Rival(published.convolution, published.numbers_per_image),
     "unfold-matmul": Rival(unfold_matmul, _product_numbers),
     "fused-attention": Rival(fused_attention, _patch_numbers, chunked=False),

@@ -481,16 +481,16 @@ struct Pass {
                                                const Floats *estimate, float least_estimate, Floats *sums) const {
         const int64_t pixel = (int64_t)y * P.width + x;
         const Measured found = measure(y, x, key_row, key_column, estimate, least_estimate);
-        if (reference[pixel] - found.least * Q.precision > HEADROOM) move(found.least * Q.precision, pixel, sums);
+        if (reference[pixel] - found.least > HEADROOM) move(found.least, pixel, sums);
         Floats e[V];
         exponents(pixel, found, e);
         add(e, k, sums);
     }
 
-    // The boxes of patches that matter, in double.
+    // The boxes of patches that matter, in double, times the precision.
     struct Measured {
         int count = 0, patch[V * WIDTH];
-        double box[V * WIDTH], least = FAR;
+        double bits[V * WIDTH], least = FAR;
     };
 
     Measured measure(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate) const {
@@ -502,10 +502,10 @@ struct Pass {
             if (!any(matters)) continue;
             for (int l = 0; l < WIDTH; l++) {
                 if (!matters[l]) continue;
-                const double box = distance(y, x, key_row, key_column, v, l);
+                const double bits = distance(y, x, key_row, key_column, v, l) * Q.precision;
                 found.patch[found.count] = v * WIDTH + l;
-                found.box[found.count++] = box;
-                found.least = std::min(found.least, box);
+                found.bits[found.count++] = bits;
+                found.least = std::min(found.least, bits);
             }
         }
         return found;
@@ -515,7 +515,7 @@ struct Pass {
     void exponents(int64_t pixel, const Measured &found, Floats *e) const {
         for (int v = 0; v < V; v++) e[v] = splat(-FAR);
         for (int i = 0; i < found.count; i++)
-            e[found.patch[i] / WIDTH][found.patch[i] % WIDTH] = (float)(reference[pixel] - found.box[i] * Q.precision);
+            e[found.patch[i] / WIDTH][found.patch[i] % WIDTH] = (float)(reference[pixel] - found.bits[i]);
     }
 
     // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.

@@ -6,7 +6,6 @@ left out only where their weights together stay below 1e-7 of the pixel's.
 """
 
 import ctypes
-import itertools
 import math
 import threading
 from collections import OrderedDict
@@ -165,8 +164,10 @@ class _Work:
         self._run(reference, total, weighted)
         maximum = -math.log(2) * reference
         weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
-        parts = zip(*map(torch.from_numpy, (maximum, total, weighted)), strict=True)
-        return reduce(merge, itertools.starmap(SoftmaxMean, parts))
+        parts = (
+            SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True)
+        )
+        return reduce(merge, parts)
 
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
