@@ -135,6 +135,9 @@ def test_as_far_away_as_queries_may_lie(name, alpha_bar):
     tested, twin = (pm.ScoreMachine(images, None, 3, engine=engine, **rules) for engine in ("box", "dense"))
     x = 9e5 + 1e5 * queries(twin, alpha_bar).clamp(-1, 1)
     assert (tested.denoise(x, alpha_bar) - twin.denoise(x.double(), alpha_bar)).abs().max() <= TOLERANCE
+    followed, expected = tested.trace(x, alpha_bar), twin.trace(x.double(), alpha_bar)
+    assert torch.equal(followed.sources[:, 0], expected.sources[:, 0])
+    assert (followed.entropies - expected.entropies).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 2e6, -1e38])

@@ -158,21 +158,25 @@ class _Work:
 
     def sums(self) -> SoftmaxMean:
         """The sums over all keys, of shape (batch, height * width)."""
+        reference, total, weighted = self._parts()
+        maximum = -math.log(2) * reference
+        weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
+        parts = (SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True))
+        return reduce(merge, parts)
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What every part of the keys comes to: references in bits, weights, and weighted codes."""
         shape = self.parts, self.batch, self.pixels
         reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
         weighted = np.zeros((*shape, self.channels))
         self._run(reference, total, weighted)
-        maximum = -math.log(2) * reference
-        weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
-        parts = (
-            SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True)
-        )
-        return reduce(merge, parts)
+        return reference, total, weighted
 
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
-        sums = self.sums()
-        normaliser = -(sums.maximum / math.log(2) + sums.total.log2())  # in bits
+        references, totals, _ = map(torch.from_numpy, self._parts())
+        least = references.amin(0)
+        normaliser = least - (totals * torch.exp2(least - references)).sum(0).log2()
         precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
