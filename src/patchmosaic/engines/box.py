@@ -161,7 +161,9 @@ class _Work:
         reference, total, weighted = self._parts()
         maximum = -math.log(2) * reference
         weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
-        parts = (SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True))
+        parts = (
+            SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True)
+        )
         return reduce(merge, parts)
 
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
