@@ -240,12 +240,14 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        if len(x) and not x.abs().amax() <= _LARGEST:
+        if len(x) and not x.abs().amax() <= _LARGEST:  # so is NaN
             largest = x.abs().flatten(1).amax(dim=1)
-            sample = int((~(largest <= _LARGEST)).nonzero()[0])
-            found = f"{largest[sample]:.3g}" if largest[sample].isfinite() else "NaN or infinity"
+            refused = ~(largest <= _LARGEST)
+            sample = int(refused.nonzero()[0])
+            found = f"{largest[sample]:.6g}" if largest[sample].isfinite() else "NaN or infinity"
             raise InputError(
-                f"x contains {found} in sample {sample}: a noisy image lies within a few units of 0"
+                f"x contains {found} in sample {sample}: numbers up to {_LARGEST:.0e} can be denoised, "
+                "and noisy images lie within a few units of 0"
             )
 
 

@@ -20,7 +20,7 @@
 namespace {
 
 #define ALWAYS_INLINE __attribute__((always_inline))
-#define INLINE_MEMBER inline __attribute__((always_inline))
+#define INLINE_MEMBER inline ALWAYS_INLINE
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
 constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err, of themselves
@@ -183,7 +183,7 @@ struct Scratch {
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
     Floats *ring;      // rows of sums, down columns or across rows
-    Floats *prefix, *column, *suffix;  // rows
+    Floats *ends, *squares, *suffix;  // rows
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
 
@@ -290,17 +290,17 @@ struct Pass {
         } else {  // across the rows first, and down the last few of them
             auto squares_of = [&](int i) ALWAYS_INLINE {
                 const int y = rows.from - R + i;
-                Floats *row = S.column + (from - left) * V;
+                Floats *row = S.squares + (from - left) * V;
                 if (P.wraps || (y >= 0 && y < P.height))
                     differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, from, to,
                                 [&](int at, int v, Floats square) ALWAYS_INLINE { row[at * V + v] = square; });
                 else memset(row, 0, sizeof(Floats) * (to - from) * V);
-                complete(S.column);
+                complete(S.squares);
             };
             for (int i = 0; i < 2 * R; i++) {
                 Floats *sums = S.ring + i * stride;
                 squares_of(i);
-                add_across(S.column, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
+                add_across(S.squares, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
                     for (int v = 0; v < V; v++) sums[at * V + v] = sum[v];
                 });
             }
@@ -308,7 +308,7 @@ struct Pass {
                 Floats *last[2 * R];  // the sums across the rows before, the earliest first
                 for (int j = 0; j < 2 * R; j++) last[j] = S.ring + (i + j) % (2 * R) * stride;
                 squares_of(i + 2 * R);
-                row_of_boxes(i, S.column, [&](int at, Floats sum) ALWAYS_INLINE {
+                row_of_boxes(i, S.squares, [&](int at, Floats sum) ALWAYS_INLINE {
                     Floats others = last[0][at] + last[1][at];
                     if constexpr (R == 2) others += last[2][at] + last[3][at];
                     last[0][at] = sum;
@@ -338,7 +338,7 @@ struct Pass {
         constexpr int U = X * V;
         const int n = rows.size(), span = 2 * r + 1, c = channels();
         const Floats scale = splat(Q.scale);
-        Floats *ends = S.prefix, squares[U], sum[U];  // the ends may reach into S.column, which is next and of no use here
+        Floats *ends = S.ends, squares[U], sum[U];  // the ends may reach into S.squares, next to them and of no use here
         auto differ = [&](int i) {
             int y = rows.from - r + i, row = y + dy;
             if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
@@ -487,7 +487,8 @@ struct Pass {
         add(e, k, sums);
     }
 
-    // The boxes of patches that matter, in double, times the precision.
+    // The boxes of patches that matter, in double, times the precision. They are rounded here, once: a product that is left
+    // to where it is subtracted may not be rounded at all, and boxes far away would differ by that from the reference.
     struct Measured {
         int count = 0, patch[V * WIDTH];
         double bits[V * WIDTH], least = FAR;
@@ -806,9 +807,9 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     Floats *keys = (Floats *)scratch + SIDE * channels;
     S.keys = keys;
     S.ring = keys + ((int64_t)height * P.stride() + SIDE) * channels;
-    S.prefix = S.ring + ring_rows(P) * row_size(P);
-    S.column = S.prefix + row_size(P);
-    S.suffix = S.column + row_size(P);
+    S.ends = S.ring + ring_rows(P) * row_size(P);
+    S.squares = S.ends + row_size(P);
+    S.suffix = S.squares + row_size(P);
     Floats *sums = S.suffix + row_size(P);
     S.hashes = (Hash *)(sums + size * values);
     double *before = (double *)(S.hashes + hashed_keys(P));

@@ -177,7 +177,7 @@ class _Work:
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         references, totals, _ = map(torch.from_numpy, self._parts())
-        least = references.amin(0)
+        least = references.amin(0)  # as the kernel left it: in other units, large ones would lose what weights differ by
         normaliser = least - (totals * torch.exp2(least - references)).sum(0).log2()
         precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
