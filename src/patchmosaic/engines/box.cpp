@@ -27,6 +27,7 @@ constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err,
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
+constexpr double LEAST_SIGNAL = 0x1p-40;  // less is none: it moves no weight, and keys are divided by it
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
@@ -125,7 +126,7 @@ struct Query {
     const float *pixels, *moved;  // (height, width, channels)
     double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2)
     const float *levels;  // null where codes are the values
-    float scale, fall;  // fall: -precision
+    float scale, fall;  // scale is not 0, also where the signal is; fall: -precision
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
     float trust;  // the largest reference at which float32 measures boxes well enough
 };
@@ -179,7 +180,8 @@ struct Totals {
 };
 
 struct Scratch {
-    const void *keys;  // codes
+    const void *codes;  // as stored, from the first block
+    const void *keys;   // scale * code, (height, stride, channels); where there are no shifts, the codes
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
     Floats *ring;      // rows of sums, down columns or across rows
@@ -209,21 +211,20 @@ struct Pass {
 
     INLINE_MEMBER int channels() const { return C ? C : P.channels; }
 
-    // Keys are decoded, (height, stride, channels), or, for several groups, as stored.
     INLINE_MEMBER const Key *key(int row, int column) const {
         return (const Key *)S.keys + (row * (G == 1 ? P.stride() : P.width) + column) * channels();
     }
     // Channel j of vector v, seen from the key of the first one.
-    INLINE_MEMBER Floats code(const Key *key, int j, int v) const {
+    INLINE_MEMBER Floats number(const Key *key, int j, int v) const {
         return to_floats(key[(G == 1 ? v * channels() : v * P.pixels() * channels()) + j]);
     }
 
     // The squared differences of a noisy pixel and the keys of all vectors.
-    INLINE_MEMBER void square(const float *q, const Key *k, Floats scale, Floats *squares) const {
+    INLINE_MEMBER void square(const float *q, const Key *k, Floats *squares) const {
         for (int j = 0; j < channels(); j++) {
             const Floats pixel = splat(q[j]);
             for (int v = 0; v < V; v++) {
-                const Floats d = pixel - scale * code(k, j, v);
+                const Floats d = pixel - (G == 1 ? number(k, j, v) : splat(Q.scale) * number(k, j, v));
                 squares[v] = j == 0 ? d * d : squares[v] + d * d;
             }
         }
@@ -234,7 +235,6 @@ struct Pass {
     template <class Emit>
     INLINE_MEMBER void differences(int y, int key_row, int dx, int from, int to, Emit emit) const {
         const int c = channels();
-        const Floats scale = splat(Q.scale);
         for (int x = from; x < to;) {
             const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
             const int run = P.wraps ? std::min({to - x, P.width - qx, P.width - kx}) : to - x;
@@ -242,7 +242,7 @@ struct Pass {
             const Key *k = key(key_row, kx);
             for (int i = x - from; i < x - from + run; i++, q += c, k += c) {
                 Floats squares[V];
-                square(q, k, scale, squares);
+                square(q, k, squares);
                 for (int v = 0; v < V; v++) emit(i, v, squares[v]);
             }
             x += run;
@@ -252,6 +252,192 @@ struct Pass {
     // Every box of query rows x columns at the shifts (dy, dx), (dy, dx + 1), ..., `count` of them; `inside` if keys
     // whose windows cross the left or right border may not stand in.
     void run(int dy, int dx, int count, Range rows, Range columns, bool inside) const {
+        if constexpr (R == 0) run_large(dy, dx, count, rows, columns, inside);
+        else run_small(dy, dx, count, rows, columns, inside);
+    }
+
+    // A row of boxes, from left to right.
+    struct Row {
+        const Pass &pass;
+        const int y, key_row, count;
+        const bool inside;
+        int x, kx;
+        const Key *k;
+
+        INLINE_MEMBER Row(const Pass &pass, int y, int dy, int dx, int count, int column, bool inside)
+            : pass(pass), y(y), key_row(wrapped(y + dy, pass.P.height)), count(count), inside(inside), x(column),
+              kx(pass.P.wraps ? wrapped(column + dx, pass.P.width) : column + dx), k(pass.key(key_row, kx)) {}
+
+        INLINE_MEMBER void add(Floats *box) {
+            const Problem &P = pass.P;
+            if (G == 1 && inside && (kx < P.radius || kx + T > P.width - P.radius))
+                for (int v = 0; v < V; v++) box[v] += pass.S.penalty[kx + v];
+            if (pass.images < WIDTH * G)
+                for (int v = 0; v < V; v++) box[v] += pass.empty[G > 1 ? v : 0];
+            if (count < T)
+                for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
+            if (TRACE) pass.follow(y, x, key_row, kx, box);
+            else pass.weigh(y, x, key_row, kx, k, box);
+            x++, kx++, k += pass.channels();
+            if (P.wraps && kx == P.width) kx = 0, k = pass.key(key_row, 0);
+        }
+    };
+
+    // Sums of 2 r + 1 squared differences in row y, around each of `columns`, from left to right to emit(i, sums).
+    // Those left and right of `real` are 0.
+    template <class Emit>
+    INLINE_MEMBER void add_across(int y, int key_row, int dx, Range columns, Range real, Emit emit) const {
+        const int span = 2 * r + 1, m = columns.size(), left = columns.from - r, c = channels();
+        Floats sum[V];
+        auto clear = [&]() ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] = Floats{};
+        };
+        auto store = [&](int i) ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) S.suffix[i * V + v] = sum[v];
+        };
+        // Squared differences of columns [from, to), counted from `left`, either way to visit(i, squares).
+        auto each = [&](int from, int to, bool back, auto visit) ALWAYS_INLINE {
+            while (from < to) {
+                int qx = left + (back ? to - 1 : from), kx = qx + dx, run = to - from;
+                if (P.wraps) {
+                    qx = wrapped(qx, P.width), kx = wrapped(kx, P.width);
+                    run = std::min({run, back ? qx + 1 : P.width - qx, back ? kx + 1 : P.width - kx});
+                }
+                const float *q = Q.moved + (y * P.width + qx) * c;
+                const Key *k = key(key_row, kx);
+                Floats squares[V];
+                if (back) {
+                    for (int i = to - 1; i >= to - run; i--, q -= c, k -= c) square(q, k, squares), visit(i, squares);
+                    to -= run;
+                } else {
+                    for (int i = from; i < from + run; i++, q += c, k += c) square(q, k, squares), visit(i, squares);
+                    from += run;
+                }
+            }
+        };
+        const int first = real.from - left, last = real.to - left;
+        clear();
+        each(std::max(m, first), std::min(span, last), true, [&](int, const Floats *squares) ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] += squares[v];
+        });
+        each(first, std::min({m, span, last}), true, [&](int i, const Floats *squares) ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] += squares[v];
+            store(i);
+        });
+        for (int i = std::min(first, std::min(m, span)) - 1; i >= 0; i--) store(i);
+        for (int base = 0;; base += span) {
+            const int stop = std::min(base + span, m);
+            const bool more = stop < m;
+            emit(base, S.suffix + base * V);
+            clear();
+            auto finish = [&](int x) ALWAYS_INLINE {
+                Floats whole[V];
+                for (int v = 0; v < V; v++) whole[v] = S.suffix[x * V + v] + sum[v];
+                emit(x, whole);
+            };
+            // the square of column i is the last one of the window of i - span + 1
+            const int known = std::max(base + span, std::min(last, stop + span - 1));
+            if (!more)
+                each(base + span, known, false, [&](int i, const Floats *squares) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) sum[v] += squares[v];
+                    finish(i - span + 1);
+                });
+            else
+                each(base + span, known, false, [&](int i, const Floats *squares) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) {
+                        sum[v] += squares[v];
+                        S.squares[i * V + v] = squares[v];
+                    }
+                    finish(i - span + 1);
+                });
+            for (int x = known - span + 1; x < stop; x++) finish(x);
+            if (!more) break;
+            clear();
+            each(stop + span - 1, std::min(last, stop + span), false, [&](int, const Floats *squares) ALWAYS_INLINE {
+                for (int v = 0; v < V; v++) sum[v] = squares[v];
+            });
+            if (stop + span - 1 < m) store(stop + span - 1);
+            for (int i = stop + span - 2; i >= stop; i--) {
+                if (i < known)
+                    for (int v = 0; v < V; v++) sum[v] += S.squares[i * V + v];
+                if (i < m) store(i);
+            }
+        }
+    }
+
+    // Large windows. Rows of sums fall in segments of the window's height, and a window is the end of one segment and the
+    // beginning of the next.
+    void run_large(int dy, int dx, int count, Range rows, Range columns, bool inside) const {
+        const int n = rows.size(), m = columns.size() * V, span = 2 * r + 1, left = columns.from - r;
+        const int64_t stride = m + 17;
+        const Range real = P.wraps ? Range{left, left + columns.size() + 2 * r}
+                                   : Range{std::max(left, 0), std::min(P.width, columns.to + r)};
+        Floats *const sum = S.ends;
+        auto ends = [&](int i) { return S.ring + i * stride; };
+        auto sums_of = [&](int i, auto emit, auto emit_none) ALWAYS_INLINE {
+            int y = rows.from - r + i;
+            if (!P.wraps && (y < 0 || y >= P.height)) return emit_none();
+            y = wrapped(y, P.height);
+            add_across(y, wrapped(y + dy, P.height), dx, columns, real, emit);
+        };
+        auto clear = [&](Floats *row) { memset(row, 0, sizeof(Floats) * m); };
+
+        clear(sum);
+        const Floats *before = sum;
+        for (int i = span - 1; i >= 0; i--) {
+            Floats *to = i < n ? ends(i) : sum;
+            sums_of(
+                i,
+                [&](int x, const Floats *across) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) to[x * V + v] = before[x * V + v] + across[v];
+                },
+                [&] { if (to != before) memcpy(to, before, sizeof(Floats) * m); });
+            before = to;
+        }
+        for (int base = 0;; base += span) {
+            const int stop = std::min(span, n - base);
+            const bool more = base + span < n;
+            auto row_of = [&](int j) ALWAYS_INLINE { return Row(*this, rows.from + base + j, dy, dx, count, columns.from, inside); };
+            auto finish = [&](Row &row, const Floats *a, const Floats *b) ALWAYS_INLINE {
+                Floats box[V];
+                for (int v = 0; v < V; v++) box[v] = a[v] + b[v];
+                row.add(box);
+            };
+            clear(sum);
+            Row row = row_of(0);
+            for (int at = 0; at < m; at += V) finish(row, ends(0) + at, sum + at);
+            for (int j = 1; j < stop; j++) {
+                Row row = row_of(j);
+                Floats *end = ends(j), *free = ends(j - 1);
+                sums_of(
+                    base + span + j - 1,
+                    [&](int x, const Floats *across) ALWAYS_INLINE {
+                        for (int v = 0; v < V; v++) {
+                            sum[x * V + v] += across[v];
+                            if (more) free[x * V + v] = across[v];
+                        }
+                        finish(row, end + x * V, sum + x * V);
+                    },
+                    [&] {
+                        if (more) clear(free);
+                        for (int at = 0; at < m; at += V) finish(row, end + at, sum + at);
+                    });
+            }
+            if (!more) break;
+            Floats *end = ends(span - 1);
+            sums_of(
+                base + 2 * span - 1,
+                [&](int x, const Floats *across) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) end[x * V + v] = across[v];
+                },
+                [&] { clear(end); });
+            for (int j = span - 2; j >= 0; j--)
+                for (int at = 0; at < m; at++) ends(j)[at] += ends(j + 1)[at];
+        }
+    }
+
+    // Small windows: across the rows first, and down the last few of them.
+    INLINE_MEMBER void run_small(int dy, int dx, int count, Range rows, Range columns, bool inside) const {
         const int w = P.width, left = columns.from - r, length = columns.size() + 2 * r;
         const int from = P.wraps ? left : std::max(left, 0);
         const int to = P.wraps ? std::min(left + length, left + w) : std::min(left + length, w);
@@ -260,160 +446,60 @@ struct Pass {
             for (int at = 0; at < (from - left) * V; at++) row[at] = Floats{};
             for (int at = (to - left) * V; at < length * V; at++) row[at] = P.wraps ? row[at - w * V] : Floats{};
         };
-        // Row i of the boxes: sums across a row of numbers, which `add_down` turns into boxes.
-        auto row_of_boxes = [&](int i, const Floats *row, auto add_down) ALWAYS_INLINE {
-            const int y = rows.from + i, key_row = wrapped(y + dy, P.height);
-            int kx = P.wraps ? wrapped(columns.from + dx, w) : columns.from + dx;
-            const Key *k = key(key_row, kx);
-            add_across(row, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
-                Floats box[V];
-                for (int v = 0; v < V; v++) box[v] = add_down(at * V + v, sum[v]);
-                if (G == 1 && inside && (kx < r || kx + T > w - r))
-                    for (int v = 0; v < V; v++) box[v] += S.penalty[kx + v];
-                if (images < WIDTH * G)
-                    for (int v = 0; v < V; v++) box[v] += empty[G > 1 ? v : 0];
-                if (count < T)
-                    for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
-                if (TRACE) follow(y, columns.from + at, key_row, kx, box);
-                else weigh(y, columns.from + at, key_row, kx, k, box);
-                kx++, k += channels();
-                if (P.wraps && kx == w) kx = 0, k = key(key_row, 0);
-            });
+        auto squares_of = [&](int i) ALWAYS_INLINE {
+            const int y = rows.from - R + i;
+            Floats *row = S.squares + (from - left) * V;
+            if (P.wraps || (y >= 0 && y < P.height))
+                differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, from, to,
+                            [&](int at, int v, Floats square) ALWAYS_INLINE { row[at * V + v] = square; });
+            else memset(row, 0, sizeof(Floats) * (to - from) * V);
+            complete(S.squares);
         };
-        if constexpr (R == 0) {  // large windows: down the columns first
-            add_columns(dy, dx, rows, {from, to}, from - left);
-            for (int i = 0; i < rows.size(); i++) {
-                Floats *row = S.ring + i * stride;
-                complete(row);
-                row_of_boxes(i, row, [](int, Floats sum) ALWAYS_INLINE { return sum; });
-            }
-        } else {  // across the rows first, and down the last few of them
-            auto squares_of = [&](int i) ALWAYS_INLINE {
-                const int y = rows.from - R + i;
-                Floats *row = S.squares + (from - left) * V;
-                if (P.wraps || (y >= 0 && y < P.height))
-                    differences(wrapped(y, P.height), wrapped(y + dy, P.height), dx, from, to,
-                                [&](int at, int v, Floats square) ALWAYS_INLINE { row[at * V + v] = square; });
-                else memset(row, 0, sizeof(Floats) * (to - from) * V);
-                complete(S.squares);
-            };
-            for (int i = 0; i < 2 * R; i++) {
-                Floats *sums = S.ring + i * stride;
-                squares_of(i);
-                add_across(S.squares, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
-                    for (int v = 0; v < V; v++) sums[at * V + v] = sum[v];
-                });
-            }
-            for (int i = 0; i < rows.size(); i++) {
-                Floats *last[2 * R];  // the sums across the rows before, the earliest first
-                for (int j = 0; j < 2 * R; j++) last[j] = S.ring + (i + j) % (2 * R) * stride;
-                squares_of(i + 2 * R);
-                row_of_boxes(i, S.squares, [&](int at, Floats sum) ALWAYS_INLINE {
+        for (int i = 0; i < 2 * R; i++) {
+            Floats *sums = S.ring + i * stride;
+            squares_of(i);
+            add_across(S.squares, columns.size(), [&](int at, const Floats *sum) ALWAYS_INLINE {
+                for (int v = 0; v < V; v++) sums[at * V + v] = sum[v];
+            });
+        }
+        for (int i = 0; i < rows.size(); i++) {
+            Row row(*this, rows.from + i, dy, dx, count, columns.from, inside);
+            Floats *last[2 * R];  // the sums across the rows before, the earliest first
+            for (int j = 0; j < 2 * R; j++) last[j] = S.ring + (i + j) % (2 * R) * stride;
+            squares_of(i + 2 * R);
+            add_across(S.squares, columns.size(), [&](int x, const Floats *sum) ALWAYS_INLINE {
+                Floats box[V];
+                for (int v = 0; v < V; v++) {
+                    const int at = x * V + v;
                     Floats others = last[0][at] + last[1][at];
                     if constexpr (R == 2) others += last[2][at] + last[3][at];
-                    last[0][at] = sum;
-                    return sum + others;
-                });
-            }
-        }
-    }
-
-    // Sums of 2 r + 1 squared differences down each column, a few columns at a time, for every row of boxes.
-    INLINE_MEMBER void add_columns(int dy, int dx, Range rows, Range columns, int left) const {
-        const int64_t stride = row_size(P);
-        for (int x = columns.from; x < columns.to;) {
-            const int qx = P.wraps ? wrapped(x, P.width) : x, kx = P.wraps ? wrapped(x + dx, P.width) : x + dx;
-            const int room = P.wraps ? std::min({columns.to - x, P.width - qx, P.width - kx}) : columns.to - x;
-            Floats *sums = S.ring + (left + x - columns.from) * V;
-            if (room >= 8 / V) add_down<8 / V>(dy, qx, kx, rows, sums, stride), x += 8 / V;
-            else if (room >= 2) add_down<2>(dy, qx, kx, rows, sums, stride), x += 2;
-            else add_down<1>(dy, qx, kx, rows, sums, stride), x++;
-        }
-    }
-
-    // Down X columns: rows fall in segments of the window's height, and a window is the end of one segment and the beginning
-    // of the next.
-    template <int X>
-    INLINE_MEMBER void add_down(int dy, int qx, int kx, Range rows, Floats *sums, int64_t stride) const {
-        constexpr int U = X * V;
-        const int n = rows.size(), span = 2 * r + 1, c = channels();
-        const Floats scale = splat(Q.scale);
-        Floats *ends = S.ends, squares[U], sum[U];  // the ends may reach into S.squares, next to them and of no use here
-        auto differ = [&](int i) {
-            int y = rows.from - r + i, row = y + dy;
-            if (P.wraps) y = wrapped(y, P.height), row = wrapped(row, P.height);
-            else if (y < 0 || y >= P.height) {
-                for (int u = 0; u < U; u++) squares[u] = Floats{};
-                return;
-            }
-            const float *q = Q.moved + (y * P.width + qx) * c;
-            const Key *k = key(row, kx);
-            for (int i = 0; i < X; i++) square(q + i * c, k + i * c, scale, squares + i * V);
-        };
-        for (int u = 0; u < U; u++) sum[u] = Floats{};
-        for (int i = span - 1; i >= 0; i--) {
-            differ(i);
-            for (int u = 0; u < U; u++) sum[u] += squares[u];
-            if (i < n)
-                for (int u = 0; u < U; u++) ends[i * U + u] = sum[u];
-        }
-        for (int from = 0;; from += span) {
-            const int stop = std::min(span, n - from);
-            const bool more = from + span < n;
-            for (int u = 0; u < U; u++) {
-                sums[from * stride + u] = ends[u];
-                sum[u] = Floats{};
-            }
-            for (int j = 1; j < stop; j++) {
-                differ(from + span + j - 1);
-                for (int u = 0; u < U; u++) {
-                    __builtin_prefetch(&sums[(from + j + 1) * stride + u], 1);  // or storing waits for the L2 cache
-                    sum[u] += squares[u];
-                    sums[(from + j) * stride + u] = ends[j * U + u] + sum[u];
-                    if (more) ends[(j - 1) * U + u] = squares[u];
+                    last[0][at] = sum[v];
+                    box[v] = sum[v] + others;
                 }
-            }
-            if (!more) break;
-            differ(from + 2 * span - 1);
-            for (int u = 0; u < U; u++) ends[(span - 1) * U + u] = squares[u];
-            for (int j = span - 2; j >= 0; j--)
-                for (int u = 0; u < U; u++) ends[j * U + u] += ends[(j + 1) * U + u];
+                row.add(box);
+            });
         }
     }
 
-    // Sums of 2 r + 1 neighbours in a row, `size` of them, to emit(at, sums).
+    // Sums of 2 R + 1 neighbours in a row, `size` of them, to emit(at, sums).
     template <class Emit>
     INLINE_MEMBER void add_across(const Floats *row, int size, Emit emit) const {
-        const int span = 2 * r + 1;
-        if (R == 0)
-            for (int from = 0; from < size; from += span) {
-                Floats sum[V];
-                for (int v = 0; v < V; v++) sum[v] = Floats{};
-                for (int i = from + span - 1; i >= from; i--)
-                    for (int v = 0; v < V; v++) {
-                        sum[v] += row[i * V + v];
-                        if (i < size) S.suffix[i * V + v] = sum[v];
-                    }
-            }
-        Floats prefix[V], two[V], next_two[V];  // two: the sum of the first two columns of a window of five
+        Floats two[V], next_two[V];  // two: the sum of the first two columns of a window of five
         if (R == 2)
             for (int v = 0; v < V; v++) {
                 two[v] = row[v] + row[V + v];
                 next_two[v] = row[V + v] + row[2 * V + v];
             }
-        for (int at = 0, part = 0; at < size; at++, part = part + 1 == span ? 0 : part + 1) {
+        for (int at = 0; at < size; at++) {
             Floats sum[V];
             const Floats *a = row + at * V;
             for (int v = 0; v < V; v++) {
                 if (R == 1) sum[v] = a[v] + a[V + v] + a[2 * V + v];
-                else if (R == 2) {
+                else {
                     const Floats last_two = a[2 * V + v] + a[3 * V + v];
                     sum[v] = two[v] + last_two + a[4 * V + v];
                     two[v] = next_two[v];
                     next_two[v] = last_two;
-                } else {
-                    prefix[v] = part == 0 ? Floats{} : prefix[v] + a[(span - 1) * V + v];
-                    sum[v] = S.suffix[at * V + v] + prefix[v];
                 }
             }
             emit(at, sum);
@@ -457,7 +543,7 @@ struct Pass {
         sums[0] = total;
         for (int j = 0; j < channels(); j++) {
             Floats weighted = sums[1 + j];
-            for (int v = 0; v < V; v++) weighted += e[v] * code(k, j, v);
+            for (int v = 0; v < V; v++) weighted += e[v] * number(k, j, v);
             sums[1 + j] = weighted;
         }
     }
@@ -607,21 +693,25 @@ struct Pass {
     // In one order, so that equal patches are equally far to the last bit.
     __attribute__((noinline)) double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
         double sum = 0, other = 0;  // in turns, so that one need not wait for the other
-        each_number(y, x, key_row, key_column, [&](const float *q, const Key *k, int i) {
-            const auto code = k[(G == 1 ? v * channels() : v * P.pixels() * channels()) + i][lane];
-            const double d = q[i] - Q.signal * (Q.levels ? Q.levels[(int)code] : code);
-            const double last = sum;
-            sum = other + d * d;
-            other = last;
-        });
+        auto add = [&](auto value) ALWAYS_INLINE {
+            each_number(y, x, key_row, key_column, v, [&](const float *q, int64_t at, int i) ALWAYS_INLINE {
+                const double d = q[i] - Q.signal * value((at + i) * WIDTH + lane);
+                const double last = sum;
+                sum = other + d * d;
+                other = last;
+            });
+        };
+        if (Q.levels) add([&](int64_t at) ALWAYS_INLINE { return Q.levels[((const uint8_t *)S.codes)[at]]; });
+        else add([&](int64_t at) ALWAYS_INLINE { return ((const float *)S.codes)[at]; });
         return sum + other;
     }
 
     __attribute__((noinline)) Hash hash(int y, int x, int key_row, int key_column, int v) const {
         Hash hash = {};
         uint32_t n = 0;
-        each_number(y, x, key_row, key_column, [&](const float *, const Key *k, int i) {
-            Words word = (Words)code(k, i, v) + n * 0x9e3779b9u;
+        each_number(y, x, key_row, key_column, v, [&](const float *, int64_t at, int i) {
+            Words word = (Words)(Q.levels ? to_floats(((const Bytes *)S.codes)[at + i]) : ((const Floats *)S.codes)[at + i]);
+            word += n * 0x9e3779b9u;
             word = (word ^ (word >> 16)) * 0x7feb352du;
             word = (word ^ (word >> 15)) * 0x846ca68bu;
             word ^= word >> 16;
@@ -631,10 +721,13 @@ struct Pass {
         return hash;
     }
 
-    // Every number of a pixel's window and of a key's, in one order, to visit(q, k, i): numbers i from q and from k.
+    // Every number of a pixel's window and of a key's, in one order, to visit(q, at, i): numbers i from q, and from the
+    // codes of all lanes at `at`.
     template <class Visit>
-    INLINE_MEMBER void each_number(int y, int x, int key_row, int key_column, Visit visit) const {
+    INLINE_MEMBER void each_number(int y, int x, int key_row, int key_column, int v, Visit visit) const {
         const int c = channels(), h = P.height, w = P.width;
+        const int64_t group = G == 1 ? 0 : v * P.pixels();
+        if (G == 1) key_column += v;
         for (int a = -r; a <= r; a++) {
             if (!P.wraps && (y + a < 0 || y + a >= h)) continue;
             const int row = wrapped(y + a, h), there = wrapped(key_row + a, h);
@@ -643,8 +736,8 @@ struct Pass {
                 const int qx = wrapped(x + b, w), kx = wrapped(key_column + b, w);
                 const int run = std::min({stop - b, w - qx, w - kx});
                 const float *q = Q.pixels + (row * w + qx) * c;
-                const Key *k = key(there, kx);
-                for (int i = 0; i < run * c; i++) visit(q, k, i);
+                const int64_t at = (group + there * w + kx) * c;
+                for (int i = 0; i < run * c; i++) visit(q, at, i);
                 b += run;
             }
         }
@@ -728,15 +821,15 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
     else add_block<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
-// Move the float32 sums into the double totals, which were relative to `before`.
-void settle(const Problem &P, const Totals &totals, const double *before, double *total, double *weighted) {
+// Move the float32 sums into the double totals, which were relative to `before`. `scale`: of keys over codes.
+void settle(const Problem &P, const Totals &totals, double scale, const double *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
         const double fall = totals.reference[p] - before[p];
         const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
         const Floats *sums = totals.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
-        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]);
+        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]) / scale;
     }
 }
 
@@ -756,12 +849,13 @@ void settle_trail(const Problem &P, const Totals &totals, int groups, int images
         totals.trail->by_image[totals.trail->first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
-// Keys as floats; in each row the first columns follow the last.
+// Codes times `scale`, rounded once; in each row the first columns follow the last.
 template <class Code>
-void decode(const Problem &P, const Code *codes, Floats *keys) {
+void decode(const Problem &P, const Code *codes, double scale, Floats *keys) {
     const int c = P.channels, w = P.width;
+    const Floats high = splat((float)scale), low = splat((float)(scale - (float)scale));
     for (int y = 0; y < P.height; y++, codes += w * c, keys += P.stride() * c) {
-        for (int i = 0; i < w * c; i++) keys[i] = to_floats(codes[i]);
+        for (int i = 0; i < w * c; i++) keys[i] = multiply_add(to_floats(codes[i]), high, to_floats(codes[i]) * low);
         for (int i = w * c; i < P.stride() * c; i++) keys[i] = keys[(i - w * c) % (w * c)];
     }
 }
@@ -825,12 +919,14 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     const unsigned status = _mm_getcsr();
     _mm_setcsr(status | 0x8040);  // weights below 2^-126 are zero: computing with such numbers is slow
 #endif
+    double decoded = 0;  // the scale of keys
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
         if (trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = 0; b < batch; b++) {
+            const double scale = std::max(signal[b], LEAST_SIGNAL) * slope;
             const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
-                          (float)(signal[b] * slope), -(float)precision[b], skip, trust[b]};
+                          (float)scale, -(float)precision[b], skip, trust[b]};
             if (trails) trails[b].first = from / row_shifts * groups * WIDTH;  // then all items are of one block
             const Totals totals{reference + b * size, sums, trails ? &trails[b] : nullptr};
             memcpy(before, totals.reference, sizeof(double) * size);
@@ -841,17 +937,20 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
                 end = std::min(to, (block + 1) * row_shifts);
                 const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
                 held = (int)std::min<int64_t>(images - first, groups * WIDTH);
-                const char *stored = (const char *)codes + first * numbers * (levels ? 1 : 4);
+                S.codes = (const char *)codes + first * numbers * (levels ? 1 : 4);
                 if (trails && b == 0) memset(S.hashed, 0, hashed_keys(P));
-                if (!shifts) S.keys = stored;
-                else if (b == 0 && levels) decode(P, (const Bytes *)stored, keys);
-                else if (b == 0) decode(P, (const Floats *)stored, keys);
+                if (!shifts) S.keys = S.codes;
+                else if (b == 0 || scale != decoded) {
+                    if (levels) decode(P, (const Bytes *)S.codes, scale, keys);
+                    else decode(P, (const Floats *)S.codes, scale, keys);
+                    decoded = scale;
+                }
                 if (channels == 1) add_block<1>(P, Q, S, levels, totals, held, dy_from, dy_to);
                 else if (channels == 3) add_block<3>(P, Q, S, levels, totals, held, dy_from, dy_to);
                 else add_block<0>(P, Q, S, levels, totals, held, dy_from, dy_to);
             }
             if (trails) settle_trail(P, totals, groups, held, total + b * size, weighted + b * size);
-            else settle(P, totals, before, total + b * size, weighted + b * numbers);
+            else settle(P, totals, shifts ? scale : 1, before, total + b * size, weighted + b * numbers);
         }
     }
 #if defined(__AVX512DQ__)
