@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _FOLDER = Path("src/patchmosaic/engines")
 _SOURCES = [str(_FOLDER / name) for name in ("box.cpp", "screen.cpp", "rings.cpp")]
 _FLAGS = [
-    *("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti"),
+    *("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-fno-exceptions", "-fno-rtti"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 ]
 _BUILDS = {

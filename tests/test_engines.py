@@ -67,11 +67,12 @@ def test_repeated_patches_share_their_weight(engine):
 
 
 @needs_compiled
-@pytest.mark.parametrize("few", [0, 1 << 40], ids=["by images", "by samples"])
+@pytest.mark.parametrize("pairs", [1, 1 << 40], ids=["by images", "by samples"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_share_the_work(monkeypatch, threads, few):
+def test_threads_share_the_work(monkeypatch, threads, pairs):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(box, "_FEW_PAIRS", few)
+    monkeypatch.setattr(box, "_PAIRS_OF_PART", pairs)
+    monkeypatch.setattr(box, "_PAIRS_OF_THREAD", 1)
     images = training_images((1, 9, 8), 140, "bytes")
     for rules in MACHINES.values():
         assert worst_error(images, "box", rules, 5, (0.0, 0.6)) <= 2e-6
@@ -233,7 +234,7 @@ def test_what_works_is_explained(monkeypatch, locality, dtype, engine, because):
         training_images((1, 6, 6), 9, "bytes"), None, locality, "translation", "circular"
     )
     worked = []
-    for name, cls, method in [("box", box._Work, "sums"), ("dense", DenseEngine, "posterior_mean")]:
+    for name, cls, method in [("box", box._Work, "means"), ("dense", DenseEngine, "posterior_mean")]:
         work = getattr(cls, method)
         monkeypatch.setattr(cls, method, lambda *a, name=name, work=work: worked.append(name) or work(*a))
     machine.denoise(torch.zeros(1, 1, 6, 6, dtype=dtype), 0.5)

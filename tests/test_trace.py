@@ -198,9 +198,9 @@ def test_labels_groups_and_threads(monkeypatch, name):
     """Several blocks, or samples, shared by several workers, and patches shared by workers who have less than k."""
     images = training_images((1, 5, 5), 30, "bytes")
     options = {"labels": torch.arange(30) % 4, "asked": torch.tensor([2, 0]), "group": "d4"}
-    for threads, few in itertools.product((1, 2, 5), (0, 1 << 40)):
+    for threads, few in itertools.product((1, 2, 5), (1, 1 << 40)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        monkeypatch.setattr(box, "_FEW_PAIRS", few)
+        monkeypatch.setattr(box, "_PAIRS_OF_PART", few)
         check_against_torch(images, MACHINES[name], 3, (0.5,), **options)
         check_against_torch(images[:2], MACHINES[name], 3, (0.0,), k=40)
 

@@ -14,7 +14,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
+#include "threads.h"
 #include "vectors.h"
 
 namespace {
@@ -28,6 +30,7 @@ constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference 
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr double LEAST_SIGNAL = 0x1p-40;  // less is none: it moves no weight, and keys are divided by it
+constexpr int QUEUE = 8;  // patches that wait to be measured
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
@@ -156,7 +159,6 @@ struct Trail {
     Kept *kept;            // (pixels, k)
     double *by_image;      // shares of an image, over all pixels
     double spread, widen;  // sqrt(box) errs by `spread` and then by a factor sqrt(`widen`) at most
-    int64_t first;         // the image in the first lane
 
     const Kept &last(int64_t pixel) const { return kept[pixel * k + k - 1]; }
 
@@ -171,16 +173,26 @@ struct Trail {
     }
 };
 
+// A patch whose box float32 does not measure well enough. Up to QUEUE of a pixel wait until more is known, because most are
+// soon found not to matter. Once there were more they are measured as they come: their number is -1.
+struct Waiting {
+    float bits;  // the box in float32, times the precision
+    int32_t image, position;
+};
+
 // What is known of a query so far: by pixel a reference near the smallest box, times the precision, and the sums of weights
 // 2^(reference - precision * box) and of weighted codes.
 struct Totals {
     double *reference;
     Floats *sums;        // (pixels, 1 + channels); where weights are followed, (pixels, 1 + groups)
-    const Trail *trail;  // where weights are followed
+    const Trail *trail;  // where they are
+    int32_t *queued;     // by pixel: how many patches wait, where weights are not followed
+    Waiting *waiting;    // (pixels, QUEUE)
 };
 
 struct Scratch {
-    const void *codes;  // as stored, from the first block
+    const void *codes;  // as stored, of all images
+    int64_t first;      // the image in the first lane
     const void *keys;   // scale * code, (height, stride, channels); where there are no shifts, the codes
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
@@ -188,6 +200,56 @@ struct Scratch {
     Floats *ends, *squares, *suffix;  // rows
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
+
+// Every number of a pixel's window and of one of a training image, in one order, to visit(i, at): their indices.
+template <class Visit>
+INLINE void each_number(const Problem &P, int y, int x, int position, Visit visit) {
+    const int c = P.channels, h = P.height, w = P.width, r = P.radius, key_row = position / w, key_column = position % w;
+    for (int a = -r; a <= r; a++) {
+        if (!P.wraps && (y + a < 0 || y + a >= h)) continue;
+        const int row = wrapped(y + a, h), there = wrapped(key_row + a, h);
+        const int stop = P.wraps ? r + 1 : std::min(r + 1, w - x);
+        for (int b = P.wraps ? -r : std::max(-r, -x); b < stop;) {
+            const int qx = wrapped(x + b, w), kx = wrapped(key_column + b, w);
+            const int run = std::min({stop - b, w - qx, w - kx});
+            const int64_t i = (int64_t)(row * w + qx) * c, at = (int64_t)(there * w + kx) * c;
+            for (int n = 0; n < run * c; n++) visit(i + n, at + n);
+            b += run;
+        }
+    }
+}
+
+// A stored number of a training image, as a code.
+INLINE float stored(const Problem &P, const Query &Q, const void *codes, int64_t image, int64_t number) {
+    const int64_t at = (image / WIDTH * P.pixels() * P.channels + number) * WIDTH + image % WIDTH;
+    return Q.levels ? ((const uint8_t *)codes)[at] : ((const float *)codes)[at];
+}
+
+// The squared difference of a pixel's window and one of a training image, in double, and in one order, so that equal
+// patches are equally far to the last bit.
+__attribute__((noinline)) double distance(const Problem &P, const Query &Q, const void *codes, int64_t pixel, int64_t image,
+                                          int64_t position) {
+    double sum = 0, other = 0;  // in turns, so that one need not wait for the other
+    const int64_t first = image / WIDTH * P.pixels() * P.channels * WIDTH + image % WIDTH;
+    auto add = [&](auto value) ALWAYS_INLINE {
+        each_number(P, (int)(pixel / P.width), (int)(pixel % P.width), (int)position, [&](int64_t i, int64_t at) ALWAYS_INLINE {
+            const double d = Q.pixels[i] - Q.signal * value(first + at * WIDTH);
+            const double last = sum;
+            sum = other + d * d;
+            other = last;
+        });
+    };
+    if (Q.levels) add([&](int64_t at) ALWAYS_INLINE { return Q.levels[((const uint8_t *)codes)[at]]; });
+    else add([&](int64_t at) ALWAYS_INLINE { return ((const float *)codes)[at]; });
+    return sum + other;
+}
+
+// The same times the precision. It is rounded here, once: a product that is left to where it is subtracted may not be rounded
+// at all, and boxes far away would differ by that from the reference.
+__attribute__((noinline)) double measured(const Problem &P, const Query &Q, const void *codes, int64_t pixel, int64_t image,
+                                          int64_t position) {
+    return distance(P, Q, codes, pixel, image, position) * Q.precision;
+}
 
 // T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
 // Weights are summed, or, where TRACE, followed to where they come from.
@@ -200,12 +262,15 @@ struct Pass {
     double *const reference;
     Floats *const sums;
     const Trail *const trail;
+    int32_t *const queued;
+    Waiting *const waiting;
     const int images;  // in these groups; lanes beyond are empty
     const int r;
     Floats empty[G] = {};  // 0, or FAR in empty lanes
 
     Pass(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images)
-        : P(P), Q(Q), S(S), reference(totals.reference), sums(totals.sums), trail(totals.trail), images(images), r(P.radius) {
+        : P(P), Q(Q), S(S), reference(totals.reference), sums(totals.sums), trail(totals.trail), queued(totals.queued),
+          waiting(totals.waiting), images(images), r(P.radius) {
         for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
     }
 
@@ -522,10 +587,11 @@ struct Pass {
             for (int v = 0; v < V; v++) copy[v] = box[v];
             const float least = smallest(copy) * (float)Q.precision;
             if (reference[pixel] > Q.trust && least > Q.trust) {
-                weigh_again(y, x, key_row, key_column, k, copy, least, sums);
+                if (queued[pixel] < 0) weigh_again(y, x, key_row, key_column, k, copy, least, sums);
+                else postpone(y, x, key_row, key_column, copy, least);
                 return;
             }
-            if (any_above(top, HEADROOM)) move(least, pixel, sums);
+            if (reference[pixel] > Q.trust || any_above(top, HEADROOM)) move(least, pixel, sums);
             for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * fall;
         }
         add(e, k, sums);
@@ -562,6 +628,49 @@ struct Pass {
         reference[pixel] = to;
     }
 
+    // The same of boxes that float32 does not measure well enough: nothing is summed yet.
+    __attribute__((noinline)) void postpone(int y, int x, int key_row, int key_column, const Floats *box, float least) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
+        if (least < reference[pixel]) reference[pixel] = least;
+        for (int v = 0; v < V; v++) {
+            const Floats bits = box[v] * (float)Q.precision;
+            const Ints matters = bits < splat((float)reference[pixel] - least_exponent(pixel));
+            if (!any(matters)) continue;
+            for (int l = 0; l < WIDTH; l++) {
+                if (!matters[l]) continue;
+                if (queued[pixel] == QUEUE) make_room(pixel);
+                const Waiting found{bits[l], (int32_t)(image(v) + l), position(key_row, key_column, v)};
+                if (queued[pixel] < 0) sum_one(pixel, found);
+                else waiting[pixel * QUEUE + queued[pixel]++] = found;
+            }
+        }
+    }
+
+    // Of those that wait, only those that still matter. If that is all, they are measured, and the others as they come.
+    void make_room(int64_t pixel) const {
+        Waiting *first = waiting + pixel * QUEUE;
+        const float enough = (float)reference[pixel] - least_exponent(pixel);
+        queued[pixel] = (int)(std::remove_if(first, first + QUEUE, [&](auto &p) { return p.bits >= enough; }) - first);
+        if (queued[pixel] < QUEUE) return;
+        queued[pixel] = -1;
+        double least = FAR;
+        for (int i = 0; i < QUEUE; i++) least = std::min(least, measured(P, Q, S.codes, pixel, first[i].image, first[i].position));
+        reference[pixel] = least;
+        for (int i = 0; i < QUEUE; i++) sum_one(pixel, first[i]);
+    }
+
+    // Measured in double.
+    void sum_one(int64_t pixel, const Waiting &p) const {
+        const double bits = measured(P, Q, S.codes, pixel, p.image, p.position);
+        Floats *sums = this->sums + pixel * (1 + channels());
+        const float unit = G == 1 ? Q.scale : 1;
+        if (reference[pixel] - bits > HEADROOM) move(bits, pixel, sums);
+        const float weight = std::exp2((float)(reference[pixel] - bits));
+        sums[0][0] += weight;
+        for (int j = 0; j < channels(); j++)
+            sums[1 + j][0] += weight * unit * stored(P, Q, S.codes, p.image, (int64_t)p.position * channels() + j);
+    }
+
     // The same, with boxes that matter measured in double.
     __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
                                                const Floats *estimate, float least_estimate, Floats *sums) const {
@@ -573,15 +682,15 @@ struct Pass {
         add(e, k, sums);
     }
 
-    // The boxes of patches that matter, in double, times the precision. They are rounded here, once: a product that is left
-    // to where it is subtracted may not be rounded at all, and boxes far away would differ by that from the reference.
+    // The boxes of patches that matter, in double, times the precision.
     struct Measured {
         int count = 0, patch[V * WIDTH];
         double bits[V * WIDTH], least = FAR;
     };
 
     Measured measure(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate) const {
-        const float best = std::min((float)reference[(int64_t)y * P.width + x], least_estimate * (1 + MARGIN));
+        const int64_t pixel = (int64_t)y * P.width + x;
+        const float best = std::min((float)reference[pixel], least_estimate * (1 + MARGIN));
         const float enough = Q.skip - MARGIN * best;
         Measured found;
         for (int v = 0; v < V; v++) {
@@ -589,7 +698,8 @@ struct Pass {
             if (!any(matters)) continue;
             for (int l = 0; l < WIDTH; l++) {
                 if (!matters[l]) continue;
-                const double bits = distance(y, x, key_row, key_column, v, l) * Q.precision;
+                const double bits =
+                    measured(P, Q, S.codes, pixel, image(v) + l, position(key_row, key_column, v));
                 found.patch[found.count] = v * WIDTH + l;
                 found.bits[found.count++] = bits;
                 found.least = std::min(found.least, bits);
@@ -650,7 +760,7 @@ struct Pass {
     INLINE_MEMBER int position(int key_row, int key_column, int v) const {
         return key_row * P.width + (G == 1 ? wrapped(key_column + v, P.width) : key_column);
     }
-    INLINE_MEMBER int64_t image(int v) const { return trail->first + (G > 1 ? v * WIDTH : 0); }
+    INLINE_MEMBER int64_t image(int v) const { return S.first + (G > 1 ? v * WIDTH : 0); }
 
     // Lanes whose patch may be among the k nearest: near enough as far as float32 can tell, and not known for a copy of the
     // last one kept that comes after it.
@@ -690,27 +800,17 @@ struct Pass {
         return G > 1 ? v * P.pixels() + key_row * P.width + key_column : key_row * P.stride() + key_column + v;
     }
 
-    // In one order, so that equal patches are equally far to the last bit.
-    __attribute__((noinline)) double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
-        double sum = 0, other = 0;  // in turns, so that one need not wait for the other
-        auto add = [&](auto value) ALWAYS_INLINE {
-            each_number(y, x, key_row, key_column, v, [&](const float *q, int64_t at, int i) ALWAYS_INLINE {
-                const double d = q[i] - Q.signal * value((at + i) * WIDTH + lane);
-                const double last = sum;
-                sum = other + d * d;
-                other = last;
-            });
-        };
-        if (Q.levels) add([&](int64_t at) ALWAYS_INLINE { return Q.levels[((const uint8_t *)S.codes)[at]]; });
-        else add([&](int64_t at) ALWAYS_INLINE { return ((const float *)S.codes)[at]; });
-        return sum + other;
+    double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
+        return ::distance(P, Q, S.codes, (int64_t)y * P.width + x, image(v) + lane, position(key_row, key_column, v));
     }
 
     __attribute__((noinline)) Hash hash(int y, int x, int key_row, int key_column, int v) const {
         Hash hash = {};
         uint32_t n = 0;
-        each_number(y, x, key_row, key_column, v, [&](const float *, int64_t at, int i) {
-            Words word = (Words)(Q.levels ? to_floats(((const Bytes *)S.codes)[at + i]) : ((const Floats *)S.codes)[at + i]);
+        const int64_t block = image(v) / WIDTH * P.pixels() * channels();
+        each_number(P, y, x, position(key_row, key_column, v), [&](int64_t, int64_t at) {
+            at += block;
+            Words word = (Words)(Q.levels ? to_floats(((const Bytes *)S.codes)[at]) : ((const Floats *)S.codes)[at]);
             word += n * 0x9e3779b9u;
             word = (word ^ (word >> 16)) * 0x7feb352du;
             word = (word ^ (word >> 15)) * 0x846ca68bu;
@@ -719,28 +819,6 @@ struct Pass {
             hash.b += word * (2 * n++ + 1);
         });
         return hash;
-    }
-
-    // Every number of a pixel's window and of a key's, in one order, to visit(q, at, i): numbers i from q, and from the
-    // codes of all lanes at `at`.
-    template <class Visit>
-    INLINE_MEMBER void each_number(int y, int x, int key_row, int key_column, int v, Visit visit) const {
-        const int c = channels(), h = P.height, w = P.width;
-        const int64_t group = G == 1 ? 0 : v * P.pixels();
-        if (G == 1) key_column += v;
-        for (int a = -r; a <= r; a++) {
-            if (!P.wraps && (y + a < 0 || y + a >= h)) continue;
-            const int row = wrapped(y + a, h), there = wrapped(key_row + a, h);
-            const int stop = P.wraps ? r + 1 : std::min(r + 1, w - x);
-            for (int b = P.wraps ? -r : std::max(-r, -x); b < stop;) {
-                const int qx = wrapped(x + b, w), kx = wrapped(key_column + b, w);
-                const int run = std::min({stop - b, w - qx, w - kx});
-                const float *q = Q.pixels + (row * w + qx) * c;
-                const int64_t at = (group + there * w + kx) * c;
-                for (int i = 0; i < run * c; i++) visit(q, at, i);
-                b += run;
-            }
-        }
     }
 };
 
@@ -826,7 +904,7 @@ void settle(const Problem &P, const Totals &totals, double scale, const double *
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
         const double fall = totals.reference[p] - before[p];
-        const double kept = fall == 0 ? 1 : fall < -1e3 ? 0 : std::exp2(fall);
+        const double kept = total[p] == 0 || fall < -1e3 ? 0 : std::exp2(fall);  // without a sum, the reference may also rise
         const Floats *sums = totals.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
         for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]) / scale;
@@ -834,7 +912,7 @@ void settle(const Problem &P, const Totals &totals, double scale, const double *
 }
 
 // Move the sums of followed weights, of G blocks, into the double ones: Σ w, Σ w log2 w and shares by image.
-void settle_trail(const Problem &P, const Totals &totals, int groups, int images, double *total, double *moment) {
+void settle_trail(const Problem &P, const Totals &totals, int64_t first, int groups, int images, double *total, double *moment) {
     Floats *sums = totals.sums;
     Doubles shares[2 * SIDE] = {};
     for (int64_t p = 0; p < P.pixels(); p++, sums += 1 + groups) {
@@ -846,7 +924,7 @@ void settle_trail(const Problem &P, const Totals &totals, int groups, int images
         }
     }
     for (int i = 0; i < images; i++)
-        totals.trail->by_image[totals.trail->first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
+        totals.trail->by_image[first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
 // Codes times `scale`, rounded once; in each row the first columns follow the last.
@@ -860,47 +938,72 @@ void decode(const Problem &P, const Code *codes, double scale, Floats *keys) {
     }
 }
 
-}  // namespace
+// What is asked. An item of work is one row shift of one block of WIDTH images; there are `row_shifts` to a block, the first
+// with dy = first_shift. Where symmetry allows no shifts, an item is SIDE blocks. Each of `parts` has a share of the items and
+// sums of its own.
+struct Job {
+    int32_t symmetry, wraps, height, width, channels, radius, first_shift, row_shifts, batch, parts, threads;
+    float skip;
+    double offset, slope;
+    int64_t images, items;
+    const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
+    const float *levels;  // (256,)
+    const float *x;       // (batch, channels, height, width)
+    const double *signal, *precision;  // (batch,)
+    const float *trust;                // (batch,)
+    float *pixels, *moved;             // (batch, height, width, channels), made from x
+    double *reference, *total;         // (parts, batch, pixels)
+    double *weighted;                  // (..., channels), in units of codes
+    int32_t *queued;                   // (parts, batch, pixels)
+    Waiting *waiting;                  // (parts, batch, pixels, QUEUE)
+    // (parts, batch), where weights are followed: then reference is given, (batch, pixels), and weighted becomes
+    // (parts, batch, pixels), sums of w log2 w
+    const Trail *trails;
+    char *scratch;  // (threads, box_scratch), aligned to 64
 
-extern "C" {
+    Problem problem() const { return {symmetry, wraps, height, width, channels, radius}; }
+    int64_t numbers() const { return (int64_t)height * width * channels; }
+    double scale(int b) const { return std::max(signal[b], LEAST_SIGNAL) * slope; }
+    Query query(int b) const {
+        return {pixels + b * numbers(), moved + b * numbers(), signal[b], precision[b], levels, (float)scale(b),
+                -(float)precision[b], skip, trust[b]};
+    }
+    int64_t share(int part) const { return items * part / parts; }
+};
 
-int box_lanes() { return WIDTH; }
-int box_side() { return SIDE; }
-
-// Bytes of scratch memory for box_sums, which must be aligned to 64.
-int64_t box_scratch(int height, int width, int channels, int radius) {
-    const Problem P{0, 0, height, width, channels, radius};
+int64_t scratch_size(const Problem &P) {
     const int64_t rows = ring_rows(P) + 3, keys = hashed_keys(P);
-    const int64_t vectors = (height * P.stride() + 2 * SIDE) * channels + rows * row_size(P) +
-                            P.pixels() * (1 + std::max(channels, SIDE)) + 2 * keys;
-    return 4 * (WIDTH * vectors + 2 * P.pixels() + width + 2 * SIDE) + keys;
+    const int64_t vectors = (P.height * P.stride() + 2 * SIDE) * P.channels + rows * row_size(P) +
+                            P.pixels() * (1 + std::max(P.channels, SIDE)) + 2 * keys;
+    return (4 * (WIDTH * vectors + 2 * P.pixels() + P.width + 2 * SIDE) + keys + 63) / 64 * 64;
 }
 
-// Sum over work items [item_from, item_to). An item is one row shift of one block of WIDTH images; there are
-// `row_shifts` items to a block, the first with dy = first_shift. Where symmetry allows no shifts, an item is SIDE
-// blocks.
-//
-// codes: (blocks, height, width, channels, WIDTH), bytes if there are levels (256), else floats.
-// pixels, moved: (batch, height, width, channels). signal, precision, trust: (batch,).
-// reference: (batch, pixels), starting at 1e29; total: the same, starting at 0; weighted: (..., channels), in units of
-// codes.
-//
-// With trails, one for each noisy image, weights are followed: the reference stays, and weighted becomes (batch, pixels),
-// sums of w log2 w.
-void box_sums(int symmetry, int wraps, int height, int width, int channels, int radius, const void *codes,
-              const float *levels, double slope, int64_t images, int batch, const float *pixels, const float *moved,
-              const double *signal, const double *precision, const float *trust, float skip, int first_shift,
-              int row_shifts, int64_t item_from, int64_t item_to, char *scratch, double *reference, double *total,
-              double *weighted, Trail *trails) {
-    const Problem P{symmetry, wraps, height, width, channels, radius};
-    const bool shifts = symmetry != OWN_POSITION;
-    const int groups = shifts ? 1 : SIDE, at_once = shifts || trails ? 1 : UNSHIFTED_AT_ONCE;
-    const int values = trails ? 1 + groups : 1 + channels;  // sums of a pixel
-    const int64_t size = P.pixels(), numbers = size * channels;
+void prepare(const Job &job) {
+    const int64_t size = (int64_t)job.height * job.width;
+    for (int b = 0; b < job.batch; b++)
+        for (int j = 0; j < job.channels; j++) {
+            const float *x = job.x + (b * job.channels + j) * size;
+            const double shift = job.signal[b] * job.offset;
+            for (int64_t p = 0; p < size; p++) {
+                const int64_t at = (b * size + p) * job.channels + j;
+                job.pixels[at] = x[p];
+                job.moved[at] = (float)(x[p] - shift);
+            }
+        }
+}
+
+// Items [item_from, item_to) of a part, for the samples in [first, last).
+void sum_items(const Job &job, int part, int first, int last, int64_t item_from, int64_t item_to, char *scratch) {
+    const Problem P = job.problem();
+    const bool shifts = job.symmetry != OWN_POSITION;
+    const int channels = job.channels, groups = shifts ? 1 : SIDE, at_once = shifts || job.trails ? 1 : UNSHIFTED_AT_ONCE;
+    const int values = job.trails ? 1 + groups : 1 + channels;  // sums of a pixel
+    const int64_t size = P.pixels();
     Scratch S;
     Floats *keys = (Floats *)scratch + SIDE * channels;
+    S.codes = job.codes;
     S.keys = keys;
-    S.ring = keys + ((int64_t)height * P.stride() + SIDE) * channels;
+    S.ring = keys + ((int64_t)P.height * P.stride() + SIDE) * channels;
     S.ends = S.ring + ring_rows(P) * row_size(P);
     S.squares = S.ends + row_size(P);
     S.suffix = S.squares + row_size(P);
@@ -909,52 +1012,153 @@ void box_sums(int symmetry, int wraps, int height, int width, int channels, int 
     double *before = (double *)(S.hashes + hashed_keys(P));
     float *penalty = (float *)(before + size) + SIDE;
     S.penalty = penalty;
-    S.hashed = (uint8_t *)(penalty + width + SIDE);
+    S.hashed = (uint8_t *)(penalty + P.width + SIDE);
     if (shifts) memset(scratch, 0, (char *)S.ring - scratch);
-    for (int x = -SIDE; x < width + SIDE; x++) {
-        const int column = wraps ? wrapped(x, width) : x;
-        penalty[x] = column >= radius && column < width - radius ? 0.f : FAR;
+    for (int x = -SIDE; x < P.width + SIDE; x++) {
+        const int column = P.wraps ? wrapped(x, P.width) : x;
+        penalty[x] = column >= P.radius && column < P.width - P.radius ? 0.f : FAR;
     }
-#if defined(__AVX512DQ__)
-    const unsigned status = _mm_getcsr();
-    _mm_setcsr(status | 0x8040);  // weights below 2^-126 are zero: computing with such numbers is slow
-#endif
     double decoded = 0;  // the scale of keys
     for (int64_t from = item_from, to; from < item_to; from = to) {
-        to = std::min(item_to, (from / row_shifts + at_once) * row_shifts);
-        if (trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
-        for (int b = 0; b < batch; b++) {
-            const double scale = std::max(signal[b], LEAST_SIGNAL) * slope;
-            const Query Q{pixels + b * numbers, moved + b * numbers, signal[b], precision[b], levels,
-                          (float)scale, -(float)precision[b], skip, trust[b]};
-            if (trails) trails[b].first = from / row_shifts * groups * WIDTH;  // then all items are of one block
-            const Totals totals{reference + b * size, sums, trails ? &trails[b] : nullptr};
+        to = std::min(item_to, (from / job.row_shifts + at_once) * job.row_shifts);
+        if (job.trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
+        for (int b = first; b < last; b++) {
+            const double scale = job.scale(b);
+            const Query Q = job.query(b);
+            const int64_t at = ((int64_t)part * job.batch + b) * size;
+            const Totals totals{job.reference + (job.trails ? b * size : at), sums,
+                                job.trails ? job.trails + part * job.batch + b : nullptr, job.queued + at,
+                                job.waiting + at * QUEUE};
             memcpy(before, totals.reference, sizeof(double) * size);
             memset(sums, 0, sizeof(Floats) * size * values);
             int held = 0;
             for (int64_t item = from, end; item < to; item = end) {
-                const int64_t block = item / row_shifts, first = block * groups * WIDTH;
-                end = std::min(to, (block + 1) * row_shifts);
-                const int dy_from = first_shift + (int)(item % row_shifts), dy_to = dy_from + (int)(end - item);
-                held = (int)std::min<int64_t>(images - first, groups * WIDTH);
-                S.codes = (const char *)codes + first * numbers * (levels ? 1 : 4);
-                if (trails && b == 0) memset(S.hashed, 0, hashed_keys(P));
-                if (!shifts) S.keys = S.codes;
-                else if (b == 0 || scale != decoded) {
-                    if (levels) decode(P, (const Bytes *)S.codes, scale, keys);
-                    else decode(P, (const Floats *)S.codes, scale, keys);
+                const int64_t block = item / job.row_shifts;
+                S.first = block * groups * WIDTH;
+                end = std::min(to, (block + 1) * job.row_shifts);
+                const int dy_from = job.first_shift + (int)(item % job.row_shifts), dy_to = dy_from + (int)(end - item);
+                held = (int)std::min<int64_t>(job.images - S.first, groups * WIDTH);
+                const char *codes = (const char *)job.codes + S.first * job.numbers() * (job.levels ? 1 : 4);
+                if (job.trails && b == first) memset(S.hashed, 0, hashed_keys(P));
+                if (!shifts) S.keys = codes;
+                else if (b == first || scale != decoded) {
+                    if (job.levels) decode(P, (const Bytes *)codes, scale, keys);
+                    else decode(P, (const Floats *)codes, scale, keys);
                     decoded = scale;
                 }
-                if (channels == 1) add_block<1>(P, Q, S, levels, totals, held, dy_from, dy_to);
-                else if (channels == 3) add_block<3>(P, Q, S, levels, totals, held, dy_from, dy_to);
-                else add_block<0>(P, Q, S, levels, totals, held, dy_from, dy_to);
+                if (channels == 1) add_block<1>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                else if (channels == 3) add_block<3>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                else add_block<0>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
             }
-            if (trails) settle_trail(P, totals, groups, held, total + b * size, weighted + b * size);
-            else settle(P, totals, shifts ? scale : 1, before, total + b * size, weighted + b * numbers);
+            if (job.trails) settle_trail(P, totals, S.first, groups, held, job.total + at, job.weighted + at);
+            else settle(P, totals, shifts ? scale : 1, before, job.total + at, job.weighted + at * channels);
         }
     }
+}
+
+// The sums of all parts at one pixel, in the place of those of the first.
+void merge(const Job &job, const Problem &P, const Query &Q, int b, int64_t pixel) {
+    const int c = job.channels;
+    auto place = [&](int part) { return ((int64_t)part * job.batch + b) * P.pixels() + pixel; };
+    double reference = FAR, estimate = FAR;  // of what is summed; of what waits, too
+    for (int part = 0; part < job.parts; part++) {
+        const int64_t at = place(part);
+        estimate = std::min(estimate, job.reference[at]);
+        if (job.total[at] > 0) reference = std::min(reference, job.reference[at]);
+    }
+    const double enough = estimate * (1 + MARGIN) - job.skip;
+    auto each_waiting = [&](auto visit) {
+        for (int part = 0; part < job.parts; part++) {
+            const Waiting *first = job.waiting + place(part) * QUEUE;
+            for (int i = 0; i < job.queued[place(part)]; i++)
+                if (first[i].bits < enough) visit(first[i]);
+        }
+    };
+    int count = 0;
+    each_waiting([&](auto &) { count++; });
+    std::vector<double> found(count);
+    auto bits = found.begin();
+    each_waiting([&](auto &p) {
+        *bits = measured(P, Q, job.codes, pixel, p.image, p.position);
+        reference = std::min(reference, *bits++);
+    });
+    const int64_t to = place(0) * c;
+    double total = 0;
+    for (int part = 0; part < job.parts; part++) {
+        const int64_t at = place(part);
+        const double kept = job.total[at] > 0 ? std::exp2(reference - job.reference[at]) : 0;
+        total += kept * job.total[at];
+        for (int j = 0; j < c; j++) job.weighted[to + j] = (part ? job.weighted[to + j] : 0) + kept * job.weighted[at * c + j];
+    }
+    bits = found.begin();
+    each_waiting([&](auto &p) {
+        const double weight = std::exp2(reference - *bits++);
+        total += weight;
+        for (int j = 0; j < c; j++) job.weighted[to + j] += weight * stored(P, Q, job.codes, p.image, (int64_t)p.position * c + j);
+    });
+    job.total[place(0)] = total;
+    job.reference[place(0)] = reference;
+}
+
+// Weights below 2^-126 are zero: computing with such numbers is slow.
+struct SmallIsZero {
 #if defined(__AVX512DQ__)
-    _mm_setcsr(status);
+    const unsigned status = _mm_getcsr();
+    SmallIsZero() { _mm_setcsr(status | 0x8040); }
+    ~SmallIsZero() { _mm_setcsr(status); }
 #endif
+};
+
+}  // namespace
+
+extern "C" {
+
+int box_lanes() { return WIDTH; }
+int box_side() { return SIDE; }
+int box_queue() { return QUEUE; }
+
+// Bytes of scratch memory for a thread.
+int64_t box_scratch(int height, int width, int channels, int radius) {
+    return scratch_size({0, 0, height, width, channels, radius});
+}
+
+// Sum over items [from, to) of every part's share; from = 0 begins anew.
+void box_sums(const Job *job, int64_t from, int64_t to) {
+    const Job &J = *job;
+    const int64_t size = (int64_t)J.height * J.width, scratch = scratch_size(J.problem());
+    const int slices = J.parts > 1 ? 1 : std::max(1, std::min(J.batch, J.threads));  // of the batch
+    if (from == 0) prepare(J);
+    Pool::get().run(J.threads, (int64_t)J.parts * slices, [&](int64_t unit, int thread) {
+        [[maybe_unused]] const SmallIsZero mode;
+        const int part = (int)(unit / slices), slice = (int)(unit % slices);
+        const int first = J.batch * slice / slices, last = J.batch * (slice + 1) / slices;
+        const int64_t begin = ((int64_t)part * J.batch + first) * size, end = begin + (last - first) * size;
+        if (from == 0 && !J.trails) {
+            std::fill(J.reference + begin, J.reference + end, (double)UNKNOWN);
+            std::fill(J.total + begin, J.total + end, 0.);
+            std::fill(J.weighted + begin * J.channels, J.weighted + end * J.channels, 0.);
+            std::fill(J.queued + begin, J.queued + end, 0);
+        }
+        sum_items(J, part, first, last, std::min(J.share(part) + from, J.share(part + 1)),
+                  std::min(J.share(part) + to, J.share(part + 1)), J.scratch + thread * scratch);
+    });
+}
+
+// The sums of all parts, in the place of those of the first, and, where asked for, the posterior means
+// (batch, channels, height, width).
+void box_merge(const Job *job, float *means) {
+    const Job &J = *job;
+    const Problem P = J.problem();
+    Pool::get().run(J.threads, (int64_t)J.batch * J.height, [&](int64_t unit, int) {
+        const int b = (int)(unit / J.height), y = (int)(unit % J.height);
+        const Query Q = J.query(b);
+        for (int64_t pixel = (int64_t)y * J.width; pixel < (int64_t)(y + 1) * J.width; pixel++) {
+            merge(J, P, Q, b, pixel);
+            const int64_t at = b * P.pixels() + pixel;
+            for (int j = 0; means && j < J.channels; j++)
+                means[(b * J.channels + j) * P.pixels() + pixel] =
+                    (float)(J.offset + J.slope * J.weighted[at * J.channels + j] / J.total[at]);
+        }
+    });
 }
 }

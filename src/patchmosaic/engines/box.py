@@ -9,8 +9,9 @@ import ctypes
 import math
 import threading
 from collections import OrderedDict
-from functools import reduce
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +21,9 @@ from torch import Tensor
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
-from patchmosaic.engines.native import Trail, library, pool
+from patchmosaic.engines.native import Job, Trail, library
 from patchmosaic.engines.trace import ZERO_NOISE, Traced
 from patchmosaic.errors import InputError
-from patchmosaic.posterior import SoftmaxMean, finalize, merge
 from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
@@ -33,8 +33,11 @@ _MARGIN = 4e-7  # as in box.cpp
 _UNKNOWN = 1e29  # a box larger than any, there too
 _NONE = 2**31 - 1
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
-_ITEMS_AT_ONCE = 64
-_FEW_PAIRS = 1 << 21  # of a sample: what one thread does in a few milliseconds
+_PARTS = 16  # of the dictionary, with sums of their own, whatever the number of threads
+_PAIRS_OF_PART = 1 << 17  # about, and at least
+_PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
+_MOST_KEPT = 1 << 26  # bytes, between calls
+_PAIRS_AT_ONCE = 1 << 30  # before the interpreter gets a chance to stop
 
 
 class BoxEngine(Engine):
@@ -56,8 +59,9 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or self._why_dense(window, x.dtype):
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        mean = finalize(self._work(x, alpha_bars, window, label).sums())
-        return mean.transpose(1, 2).reshape(x.shape).float()
+        works = self._works(x, alpha_bars, window, label)
+        means = [work.means() for work in works]
+        return means[0] if len(means) == 1 else torch.cat(means)
 
     def explain(self, window: int | None, dtype: torch.dtype) -> str:
         """See :meth:`Engine.explain`."""
@@ -86,28 +90,36 @@ class BoxEngine(Engine):
             return super().trace(x, alpha_bars, window, label, k)
         images = len(self.dictionary.members(label)) * len(self.dictionary.group)
         kept = torch.get_num_threads() * (x[0, 0].numel() * k * _PATCH.itemsize + 8 * images)
-        at_once = max(1, self.memory_budget // kept)
-        parts = [
-            self._work(x[i : i + at_once], alpha_bars[i : i + at_once], window, label, ZERO_NOISE).trace(k)
-            for i in range(0, len(x), at_once)
-        ]
-        return Traced(*map(torch.cat, zip(*parts, strict=True)))
+        works = self._works(x, alpha_bars, window, label, ZERO_NOISE, kept)
+        return Traced(*map(torch.cat, zip(*(work.trace(k) for work in works), strict=True)))
 
-    def _work(
-        self, x: Tensor, alpha_bars: list[float], window: int, label: int | None, least: float = 0.0
-    ) -> "_Work":
-        """What the kernel is asked; the noise 1 - alpha_bar is at least ``least``."""
-        height, width = x.shape[2:]
+    def _works(
+        self,
+        x: Tensor,
+        alpha_bars: list[float],
+        window: int,
+        label: int | None,
+        least: float = 0.0,
+        kept: int = 0,
+    ) -> "Iterator[_Work]":
+        """What the kernel is asked: as many samples at a time as the budget allows, of which each keeps ``kept`` bytes.
+
+        The noise 1 - alpha_bar is at least ``least``.
+        """
+        channels, height, width = x.shape[1:]
         radius = self._radius(window, height, width)
-        return _Work(
-            x.numpy(),
-            np.array(alpha_bars),
-            np.maximum(1 - np.array(alpha_bars), least),
-            radius,
-            self.rules.padding == "circular",
-            *self._row_shifts(radius, height),
-            self._layouts.of(label),
-        )
+        kept += _PARTS * height * width * _bytes_of_pixel(channels)
+        at_once = max(1, self.memory_budget // kept)
+        for i in range(0, max(1, len(x)), at_once):
+            yield _Work(
+                x[i : i + at_once].contiguous(),
+                np.array(alpha_bars[i : i + at_once]),
+                least,
+                radius,
+                self.rules.padding == "circular",
+                *self._row_shifts(radius, height),
+                self._layouts.of(label),
+            )
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -131,9 +143,9 @@ class _Work:
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: Tensor,
         alpha_bar: np.ndarray,
-        noise: np.ndarray,
+        least: float,
         radius: int,
         wraps: bool,
         symmetry: int,
@@ -141,72 +153,84 @@ class _Work:
         shifts: int,
         layout: "_Layout",
     ):
+        native = _library()
+        self.x, self.radius, self.shifts, self.layout = x, radius, shifts, layout
         self.batch, self.channels, self.height, self.width = x.shape
-        self.pixels, self.noise, self.radius, self.layout = self.height * self.width, noise, radius, layout
-        self.precision, self.signal = 0.5 / math.log(2) / noise, np.sqrt(alpha_bar)
-        self.noisy = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-        moved = self.noisy - self.signal.reshape(-1, 1, 1, 1) * layout.offset
-        self.moved = moved.astype(np.float32)
+        self.pixels = self.height * self.width
+        self.precision, self.signal = 0.5 / math.log(2) / np.maximum(1 - alpha_bar, least), np.sqrt(alpha_bar)
         self.trust = _trusted(self.precision).astype(np.float32)
-        self.skip = math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1
-        self.wraps, self.symmetry, self.first, self.shifts = wraps, symmetry, first, shifts
-        self.items = layout.blocks * shifts if symmetry else -(-layout.blocks // _library().box_side())
-        threads = torch.get_num_threads()
+        items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
         pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
-        self.parts = 1 if pairs < _FEW_PAIRS else max(1, min(threads, self.items))
-        self.workers = self.parts if self.parts > 1 else max(1, min(threads, self.batch))
-
-    def sums(self) -> SoftmaxMean:
-        """The sums over all keys, of shape (batch, height * width)."""
-        reference, total, weighted = self._parts()
-        maximum = -math.log(2) * reference
-        weighted = self.layout.offset * total[..., None] + self.layout.slope * weighted
-        parts = (
-            SoftmaxMean(*map(torch.from_numpy, part)) for part in zip(maximum, total, weighted, strict=True)
+        self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
+        self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))
+        parts = max(1, min(_PARTS, items, -(-pairs // _PAIRS_OF_PART)))
+        count = parts * self.batch * self.pixels
+        shapes = [
+            *[(x.shape, np.float32)] * 2,
+            ((2 + self.channels, parts, self.batch, self.pixels), np.float64),
+            *[((count, numbers), np.int32) for numbers in (1, 3 * native.box_queue())],
+        ]
+        pixels, self.moved, self.sums, queued, waiting = _memory.arrays("sums", shapes)
+        self.job = Job(
+            *(symmetry, wraps, self.height, self.width, self.channels, radius),
+            *(first, shifts, self.batch, parts, self.threads),
+            math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
+            *(layout.offset, layout.slope, layout.images, items),
+            *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
+            x.data_ptr(),
+            *(
+                numbers.ctypes.data
+                for numbers in (
+                    *(self.signal, self.precision, self.trust, pixels, self.moved),
+                    *(*self.sums[:3], queued, waiting),
+                )
+            ),
         )
-        return reduce(merge, parts)
 
-    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What every part of the keys comes to: references in bits, weights, and weighted codes."""
-        shape = self.parts, self.batch, self.pixels
-        reference, total = np.full(shape, _UNKNOWN), np.zeros(shape)
-        weighted = np.zeros((*shape, self.channels))
-        self._run(reference, total, weighted)
-        return reference, total, weighted
+    def means(self) -> Float[Tensor, "b c h w"]:
+        """The posterior means."""
+        self._run(self.job)
+        means = torch.empty_like(self.x)
+        _library().box_merge(self.job, means.data_ptr())
+        return means
 
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
-        references, totals, _ = map(torch.from_numpy, self._parts())
-        least = references.amin(0)  # as the kernel left it: in other units, large ones would lose what weights differ by
-        normaliser = least - (totals * torch.exp2(least - references)).sum(0).log2()
+        self._run(self.job)
+        _library().box_merge(self.job, None)
+        least, totals = map(torch.from_numpy, self.sums[:2, 0])
+        normaliser = least - totals.log2()
         precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
-        enough = ((reference + _MARGIN * reference.abs() - self.skip) / precision).float()
-        shape = self.parts, self.batch, self.pixels
+        enough = ((reference + _MARGIN * reference.abs() - self.job.skip) / precision).float()
+        parts = min(torch.get_num_threads(), self.job.items)
+        shape = parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
         limit = np.full(shape, _UNKNOWN, np.float32)
         kept = np.full((*shape, k), np.array((np.inf, 0, _NONE, _NONE, 0), _PATCH))
         by_image = np.zeros((*shape[:2], self.layout.images))
         spread, widen = self._errors()
-        trails = [
-            (Trail * self.batch)(
-                *(
-                    Trail(
-                        k,
-                        *(numbers[i].data_ptr() for numbers in (enough, share)),
-                        *(numbers[part, i].ctypes.data for numbers in (limit, kept, by_image)),
-                        *(spread[i], widen),
-                    )
-                    for i in range(self.batch)
+        trails = (Trail * (parts * self.batch))(
+            *(
+                Trail(
+                    k,
+                    *(numbers[i].data_ptr() for numbers in (enough, share)),
+                    *(numbers[part, i].ctypes.data for numbers in (limit, kept, by_image)),
+                    *(spread[i], widen),
                 )
+                for part in range(parts)
+                for i in range(self.batch)
             )
-            for part in range(self.parts)
-        ]
-        self._run(np.broadcast_to(reference.numpy(), shape), total, moment, trails)
-        parts = total, moment, kept, by_image
+        )
+        job = Job.from_buffer_copy(self.job)
+        job.parts, job.reference, job.trails = parts, reference.data_ptr(), ctypes.addressof(trails)
+        job.total, job.weighted = total.ctypes.data, moment.ctypes.data
+        self._run(job)
         found = [
-            self._traced(k, reference[i], self.precision[i], *(part[:, i] for part in parts))
+            self._traced(
+                k, reference[i], self.precision[i], *(part[:, i] for part in (total, moment, kept, by_image))
+            )
             for i in range(self.batch)
         ]
         return Traced(*map(torch.stack, zip(*found, strict=True)))
@@ -252,60 +276,20 @@ class _Work:
         """
         span = 2 * self.radius + 1
         numbers = span * span * self.channels
-        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) + 6 * self.signal
+        of_one = np.abs(self.moved.reshape(self.batch, 1, 1, -1)).max(axis=(1, 2, 3)) + 6 * self.signal
         return math.sqrt(numbers) * _FLOAT32 * of_one, 1 + (2 * span + self.channels + 8) * _FLOAT32
 
-    def _run(
-        self,
-        reference: np.ndarray,
-        total: np.ndarray,
-        weighted: np.ndarray,
-        trails: "list[ctypes.Array[Trail]] | None" = None,
-    ) -> None:
-        """Fill every part of the sums, each from a share of the images, or a single one by shares of the samples."""
-        native, layout = _library(), self.layout
+    def _run(self, job: Job) -> None:
+        """Fill the sums of every part."""
+        native = _library()
         size = native.box_scratch(self.height, self.width, self.channels, self.radius)
-        at_once = max(self.shifts, _ITEMS_AT_ONCE)
-        stopped = threading.Event()
-        by_images = self.parts > 1
-
-        def share(whole: int, worker: int) -> tuple[int, int]:
-            return whole * worker // self.workers, whole * (worker + 1) // self.workers
-
-        def work(worker: int) -> None:
-            scratch = _scratch.address(size)
-            part = worker if by_images else 0
-            first, last = (0, self.batch) if by_images else share(self.batch, worker)
-            first_item, end = share(self.items, worker) if by_images else (0, self.items)
-            queries = self.noisy, self.moved, self.signal, self.precision, self.trust
-            for item in range(first_item, end, at_once):
-                if stopped.is_set():  # the interpreter gets a chance to stop
-                    return
-                native.box_sums(
-                    self.symmetry,
-                    self.wraps,
-                    *(self.height, self.width, self.channels, self.radius),
-                    layout.codes.data_ptr(),
-                    None if layout.levels is None else layout.levels.data_ptr(),
-                    layout.slope,
-                    layout.images,
-                    last - first,
-                    *(numbers[first:].ctypes.data for numbers in queries),
-                    self.skip,
-                    *(self.first, self.shifts),
-                    *(item, min(end, item + at_once)),
-                    scratch,
-                    *(sums[part, first:].ctypes.data for sums in (reference, total, weighted)),
-                    None if trails is None else ctypes.byref(trails[part][first]),
-                )
-
-        try:
-            others = [pool(torch.get_num_threads()).submit(work, worker) for worker in range(1, self.workers)]
-            work(0)
-            for other in others:
-                other.result()
-        finally:
-            stopped.set()
+        (scratch,) = _memory.arrays("scratch", [((size * self.threads,), np.uint8)])
+        job.scratch = scratch.ctypes.data
+        at_once = max(self.at_once // job.parts, 1)
+        if at_once > self.shifts:
+            at_once -= at_once % self.shifts  # whole images
+        for item in range(0, -(-job.items // job.parts), at_once):
+            native.box_sums(job, item, item + at_once)
 
 
 class _Layout(NamedTuple):
@@ -402,21 +386,29 @@ def _encoding(levels: Float[Tensor, " n"] | None) -> _Encoding:
     return _Encoding(codes.to(torch.uint8), table, offset, slope)
 
 
-class _Kept(threading.local):
-    """Memory that each thread keeps for its next call."""
+class _Memory(threading.local):
+    """Memory that each thread keeps for its next call, unless it is large: new pages take the system long to give."""
 
     def __init__(self) -> None:
-        self.memory = torch.empty(0, dtype=torch.uint8)
+        self.kept: dict[str, np.ndarray] = {}
 
-    def address(self, size: int) -> int:
-        """Where ``size`` bytes lie, aligned to 64."""
-        if len(self.memory) < size + 64:
-            self.memory = torch.empty(size + 64, dtype=torch.uint8)
-        start = self.memory.data_ptr()
-        return start + -start % 64
+    def arrays(self, name: str, shapes: list[tuple[Any, Any]]) -> list[np.ndarray]:
+        """Arrays of these shapes and types, aligned to 64 bytes, until the next call with this name."""
+        sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes]
+        offsets = [0, *accumulate(-(-size // 64) * 64 for size in sizes)]
+        memory = self.kept.get(name)
+        if memory is None or len(memory) < offsets[-1] + 64:
+            memory = np.empty(offsets[-1] + 64, np.uint8)
+            if len(memory) <= _MOST_KEPT:
+                self.kept[name] = memory
+        start = -memory.ctypes.data % 64
+        return [
+            memory[start + offset :][:size].view(kind).reshape(shape)
+            for offset, size, (shape, kind) in zip(offsets, sizes, shapes, strict=False)
+        ]
 
 
-_scratch = _Kept()
+_memory = _Memory()
 
 
 def _library() -> ctypes.CDLL:
@@ -436,3 +428,8 @@ def _trusted(precision: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
     """
     limit = _MAX_ERROR / _FLOAT32
     return ((np.sqrt(precision + 2.5 * limit) - np.sqrt(precision)) / 2.5) ** 2
+
+
+def _bytes_of_pixel(channels: int) -> int:
+    """What a part keeps of a pixel."""
+    return 8 * (2 + channels) + 4 * (1 + 3 * _library().box_queue())

@@ -22,7 +22,30 @@ class Trail(ctypes.Structure):
         ("k", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("enough", "share", "limit", "kept", "by_image")),
         *((name, ctypes.c_double) for name in ("spread", "widen")),
-        ("first", ctypes.c_int64),  # set by box.cpp
+    ]
+
+
+class Job(ctypes.Structure):
+    """What box.cpp is asked, and where it keeps its sums; described there."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int32)
+            for name in (
+                *("symmetry", "wraps", "height", "width", "channels", "radius"),
+                *("first_shift", "row_shifts", "batch", "parts", "threads"),
+            )
+        ),
+        ("skip", ctypes.c_float),
+        *((name, ctypes.c_double) for name in ("offset", "slope")),
+        *((name, ctypes.c_int64) for name in ("images", "items")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                *("codes", "levels", "x", "signal", "precision", "trust", "pixels", "moved"),
+                *("reference", "total", "weighted", "queued", "waiting", "trails", "scratch"),
+            )
+        ),
     ]
 
 
@@ -102,25 +125,15 @@ def load(path: str | Path) -> ctypes.CDLL:
 
 def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     c_int, c_int64, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-    c_float, c_double = ctypes.c_float, ctypes.c_double
+    c_float = ctypes.c_float
     found.box_lanes.restype = c_int  # images side by side
     found.box_side.restype = c_int  # blocks in an item of a machine without shifts
     found.box_scratch.restype = c_int64
     found.box_scratch.argtypes = [c_int] * 4  # height, width, channels, radius
-    found.box_sums.restype = None
-    found.box_sums.argtypes = [
-        *[c_int] * 6,  # symmetry, wraps, height, width, channels, radius
-        *[pointer] * 2,  # codes, levels
-        c_double,  # slope
-        c_int64,  # images
-        c_int,  # batch
-        *[pointer] * 5,  # pixels, moved, signal, precision, trust
-        c_float,  # skip
-        *[c_int] * 2,  # first_shift, row_shifts
-        *[c_int64] * 2,  # item_from, item_to
-        *[pointer] * 4,  # scratch, reference, total, weighted
-        ctypes.POINTER(Trail),  # or None
-    ]
+    found.box_queue.restype = c_int  # patches that may wait at a pixel
+    found.box_sums.restype = found.box_merge.restype = None
+    found.box_sums.argtypes = [ctypes.POINTER(Job), *[c_int64] * 2]  # from, to
+    found.box_merge.argtypes = [ctypes.POINTER(Job), pointer]  # means, or None
     patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
     for size in (found.screen_leaf, found.screen_group, found.screen_lanes):
         size.restype = c_int  # patches in a leaf and in a group, groups side by side
