@@ -1126,7 +1126,7 @@ int64_t box_scratch(int height, int width, int channels, int radius) {
 void box_sums(const Job *job, int64_t from, int64_t to) {
     const Job &J = *job;
     const int64_t size = (int64_t)J.height * J.width, scratch = scratch_size(J.problem());
-    const int slices = J.parts > 1 ? 1 : std::max(1, std::min(J.batch, J.threads));  // of the batch
+    const int slices = std::max(1, std::min(J.batch, (J.threads + J.parts - 1) / J.parts));  // of the batch
     if (from == 0) prepare(J);
     Pool::get().run(J.threads, (int64_t)J.parts * slices, [&](int64_t unit, int thread) {
         [[maybe_unused]] const SmallIsZero mode;

@@ -33,7 +33,9 @@ _MARGIN = 4e-7  # as in box.cpp
 _UNKNOWN = 1e29  # a box larger than any, there too
 _NONE = 2**31 - 1
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
-_PARTS = 16  # of the dictionary, with sums of their own, whatever the number of threads
+_PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
+_FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
+_IMAGES_OF_PART = 128  # at least, in more parts than these
 _PAIRS_OF_PART = 1 << 17  # about, and at least
 _PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
 _MOST_KEPT = 1 << 26  # bytes, between calls
@@ -163,7 +165,8 @@ class _Work:
         pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
         self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
         self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))
-        parts = max(1, min(_PARTS, items, -(-pairs // _PAIRS_OF_PART)))
+        parts = min(_PARTS, max(_FEW_PARTS, layout.images // _IMAGES_OF_PART))
+        parts = max(1, min(parts, items, -(-pairs // _PAIRS_OF_PART)))
         count = parts * self.batch * self.pixels
         shapes = [
             *[(x.shape, np.float32)] * 2,
