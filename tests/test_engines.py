@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -79,6 +80,29 @@ def test_threads_share_the_work(monkeypatch, threads, pairs):
 
 
 @needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+def test_no_bit_depends_on_the_number_of_threads(monkeypatch, name):
+    rules = dict(zip(("symmetry", "padding", "keys"), MACHINES[name], strict=True))
+    machine = pm.ScoreMachine(training_images((1, 9, 8), 700, "bytes"), None, 5, engine="box", **rules)
+    x = queries(machine, 0.9)
+    answers = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        answers.append(machine.denoise(x, 0.9))
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+@needs_compiled
+def test_calls_from_several_threads_at_once():
+    machine = pm.ScoreMachine(training_images((3, 12, 12), 200, "bytes"), None, 5, "translation", engine="box")
+    samples = torch.cat([queries(machine, 0.5, seed) for seed in range(8)])
+    expected = machine.denoise(samples, 0.5)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda x: machine.denoise(x[None], 0.5), samples))
+    assert torch.equal(torch.cat(answers), expected)
+
+
+@needs_compiled
 @pytest.mark.parametrize(
     ("name", "shape", "count", "window"),
     [
@@ -116,6 +140,25 @@ def test_what_float32_cannot_resolve_is_measured_again(monkeypatch, stored):
     assert (machine.denoise(x, 0.9999) - twin).abs().max() <= TOLERANCE
     monkeypatch.setattr(box, "_trusted", lambda precision: precision * 1e30)
     assert (machine.denoise(x, 0.9999) - twin).abs().max() > 4 * TOLERANCE
+
+
+@needs_compiled
+@pytest.mark.parametrize("contenders", [3, 8, 9, 40, 300])
+def test_any_number_of_patches_that_float32_cannot_tell_apart(contenders):
+    """A sign of some pixel each, whose noisy value is as good as 0: all weigh about the same, hundreds of bits away."""
+    image = training_images((1, 9, 9), 1, "floats")
+    signs = 1 - 2 * (torch.rand(contenders, 1, 9, 9, generator=torch.Generator().manual_seed(2)) < 0.2).float()
+    signs[..., 4, 4] = 1 - 2 * (torch.arange(contenders) % 2).view(-1, 1).float()
+    some = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(3)) < 0.5
+    some[..., 4, 4] = True
+    images = torch.where(some, image * signs, image)
+    x = torch.where(some, 2e-5 * image, image + 3)
+    machine = pm.ScoreMachine(images, None, 9)
+    twin = DenseEngine(machine.dictionary, machine.rules, 1 << 24).posterior_mean(
+        x.double(), [0.9999], 9, None
+    )
+    assert twin.std() > 0.1
+    assert (machine.denoise(x, 0.9999) - twin).abs().max() <= TOLERANCE
 
 
 @needs_compiled
