@@ -94,7 +94,9 @@ def test_no_bit_depends_on_the_number_of_threads(monkeypatch, name):
 
 @needs_compiled
 def test_calls_from_several_threads_at_once():
-    machine = pm.ScoreMachine(training_images((3, 12, 12), 200, "bytes"), None, 5, "translation", engine="box")
+    machine = pm.ScoreMachine(
+        training_images((3, 12, 12), 200, "bytes"), None, 5, "translation", engine="box"
+    )
     samples = torch.cat([queries(machine, 0.5, seed) for seed in range(8)])
     expected = machine.denoise(samples, 0.5)
     with ThreadPoolExecutor(4) as pool:
@@ -147,7 +149,9 @@ def test_what_float32_cannot_resolve_is_measured_again(monkeypatch, stored):
 def test_any_number_of_patches_that_float32_cannot_tell_apart(contenders):
     """A sign of some pixel each, whose noisy value is as good as 0: all weigh about the same, hundreds of bits away."""
     image = training_images((1, 9, 9), 1, "floats")
-    signs = 1 - 2 * (torch.rand(contenders, 1, 9, 9, generator=torch.Generator().manual_seed(2)) < 0.2).float()
+    signs = (
+        1 - 2 * (torch.rand(contenders, 1, 9, 9, generator=torch.Generator().manual_seed(2)) < 0.2).float()
+    )
     signs[..., 4, 4] = 1 - 2 * (torch.arange(contenders) % 2).view(-1, 1).float()
     some = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(3)) < 0.5
     some[..., 4, 4] = True
