@@ -279,7 +279,7 @@ class _Work:
         """
         span = 2 * self.radius + 1
         numbers = span * span * self.channels
-        of_one = np.abs(self.moved.reshape(self.batch, 1, 1, -1)).max(axis=(1, 2, 3)) + 6 * self.signal
+        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) + 6 * self.signal
         return math.sqrt(numbers) * _FLOAT32 * of_one, 1 + (2 * span + self.channels + 8) * _FLOAT32
 
     def _run(self, job: Job) -> None:
