@@ -29,7 +29,6 @@ constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err,
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
-constexpr double LEAST_SIGNAL = 0x1p-40;  // less is none: it moves no weight, and keys are divided by it
 constexpr int QUEUE = 8;  // patches that wait to be measured
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
@@ -124,12 +123,13 @@ int ring_rows(const Problem &P) { return std::max(4, P.height); }
 int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
 
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
-// that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = moved - scale * k.
+// that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = (moved - unit * k) / stretch, where unit is
+// the power of two below signal * slope and stretch what makes up for it: a key, unit * k, is exact. Boxes are stretched, too.
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
-    double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2)
+    double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2), of boxes in double
     const float *levels;  // null where codes are the values
-    float scale, fall;  // scale is not 0, also where the signal is; fall: -precision
+    float unit, fall;  // fall: -precision, of stretched boxes
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
     float trust;  // the largest reference at which float32 measures boxes well enough
 };
@@ -158,7 +158,7 @@ struct Trail {
     float *limit;          // by pixel: patches with larger boxes in float32 are not among the k nearest
     Kept *kept;            // (pixels, k)
     double *by_image;      // shares of an image, over all pixels
-    double spread, widen;  // sqrt(box) errs by `spread` and then by a factor sqrt(`widen`) at most
+    double spread, widen;  // sqrt(box) errs by `spread` and then, stretched, becomes sqrt(`widen`) times as much at most
 
     const Kept &last(int64_t pixel) const { return kept[pixel * k + k - 1]; }
 
@@ -193,10 +193,10 @@ struct Totals {
 struct Scratch {
     const void *codes;  // as stored, of all images
     int64_t first;      // the image in the first lane
-    const void *keys;   // scale * code, (height, stride, channels); where there are no shifts, the codes
+    const void *keys;   // unit * code, (height, stride, channels); where there are no shifts, the codes
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
-    Floats *ring;      // rows of sums, down columns or across rows
+    Floats *ring;      // rows of sums across rows
     Floats *ends, *squares, *suffix;  // rows
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
@@ -289,7 +289,7 @@ struct Pass {
         for (int j = 0; j < channels(); j++) {
             const Floats pixel = splat(q[j]);
             for (int v = 0; v < V; v++) {
-                const Floats d = pixel - (G == 1 ? number(k, j, v) : splat(Q.scale) * number(k, j, v));
+                const Floats d = pixel - (G == 1 ? number(k, j, v) : splat(Q.unit) * number(k, j, v));
                 squares[v] = j == 0 ? d * d : squares[v] + d * d;
             }
         }
@@ -585,10 +585,9 @@ struct Pass {
         if (__builtin_expect(reference[pixel] > Q.trust || any_above(top, HEADROOM), 0)) {
             Floats copy[V];  // only here need they be in memory
             for (int v = 0; v < V; v++) copy[v] = box[v];
-            const float least = smallest(copy) * (float)Q.precision;
+            const float least = smallest(copy) * -Q.fall;
             if (reference[pixel] > Q.trust && least > Q.trust) {
-                if (queued[pixel] < 0) weigh_again(y, x, key_row, key_column, k, copy, least, sums);
-                else postpone(y, x, key_row, key_column, copy, least);
+                postpone(y, x, key_row, key_column, copy, least);
                 return;
             }
             if (reference[pixel] > Q.trust || any_above(top, HEADROOM)) move(least, pixel, sums);
@@ -628,13 +627,14 @@ struct Pass {
         reference[pixel] = to;
     }
 
-    // The same of boxes that float32 does not measure well enough: nothing is summed yet.
+    // The same of boxes that float32 does not measure well enough: they wait, or are measured in double.
     __attribute__((noinline)) void postpone(int y, int x, int key_row, int key_column, const Floats *box, float least) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        if (least < reference[pixel]) reference[pixel] = least;
+        if (queued[pixel] >= 0 && least < reference[pixel]) reference[pixel] = least;
+        const float best = std::min((float)reference[pixel], least * (1 + MARGIN)), enough = best + MARGIN * best - Q.skip;
         for (int v = 0; v < V; v++) {
-            const Floats bits = box[v] * (float)Q.precision;
-            const Ints matters = bits < splat((float)reference[pixel] - least_exponent(pixel));
+            const Floats bits = box[v] * -Q.fall;
+            const Ints matters = bits < splat(enough);
             if (!any(matters)) continue;
             for (int l = 0; l < WIDTH; l++) {
                 if (!matters[l]) continue;
@@ -663,23 +663,12 @@ struct Pass {
     void sum_one(int64_t pixel, const Waiting &p) const {
         const double bits = measured(P, Q, S.codes, pixel, p.image, p.position);
         Floats *sums = this->sums + pixel * (1 + channels());
-        const float unit = G == 1 ? Q.scale : 1;
+        const float unit = G == 1 ? Q.unit : 1;
         if (reference[pixel] - bits > HEADROOM) move(bits, pixel, sums);
         const float weight = std::exp2((float)(reference[pixel] - bits));
         sums[0][0] += weight;
         for (int j = 0; j < channels(); j++)
             sums[1 + j][0] += weight * unit * stored(P, Q, S.codes, p.image, (int64_t)p.position * channels() + j);
-    }
-
-    // The same, with boxes that matter measured in double.
-    __attribute__((noinline)) void weigh_again(int y, int x, int key_row, int key_column, const Key *k,
-                                               const Floats *estimate, float least_estimate, Floats *sums) const {
-        const int64_t pixel = (int64_t)y * P.width + x;
-        const Measured found = measure(y, x, key_row, key_column, estimate, least_estimate);
-        if (reference[pixel] - found.least > HEADROOM) move(found.least, pixel, sums);
-        Floats e[V];
-        exponents(pixel, found, e);
-        add(e, k, sums);
     }
 
     // The boxes of patches that matter, in double, times the precision.
@@ -752,7 +741,7 @@ struct Pass {
 
     __attribute__((noinline)) void follow_again(int y, int x, int key_row, int key_column, const Floats *estimate,
                                                 Floats *e) const {
-        const float least = smallest(estimate) * (float)Q.precision;
+        const float least = smallest(estimate) * -Q.fall;
         if (least <= Q.trust) return;
         exponents((int64_t)y * P.width + x, measure(y, x, key_row, key_column, estimate, least), e);
     }
@@ -899,15 +888,15 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
     else add_block<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
-// Move the float32 sums into the double totals, which were relative to `before`. `scale`: of keys over codes.
-void settle(const Problem &P, const Totals &totals, double scale, const double *before, double *total, double *weighted) {
+// Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
+void settle(const Problem &P, const Totals &totals, double unit, const double *before, double *total, double *weighted) {
     const int c = P.channels;
     for (int64_t p = 0; p < P.pixels(); p++) {
         const double fall = totals.reference[p] - before[p];
         const double kept = total[p] == 0 || fall < -1e3 ? 0 : std::exp2(fall);  // without a sum, the reference may also rise
         const Floats *sums = totals.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
-        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]) / scale;
+        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]) / unit;
     }
 }
 
@@ -927,13 +916,12 @@ void settle_trail(const Problem &P, const Totals &totals, int64_t first, int gro
         totals.trail->by_image[first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
-// Codes times `scale`, rounded once; in each row the first columns follow the last.
+// Keys; in each row the first columns follow the last.
 template <class Code>
-void decode(const Problem &P, const Code *codes, double scale, Floats *keys) {
+void decode(const Problem &P, const Code *codes, float unit, Floats *keys) {
     const int c = P.channels, w = P.width;
-    const Floats high = splat((float)scale), low = splat((float)(scale - (float)scale));
     for (int y = 0; y < P.height; y++, codes += w * c, keys += P.stride() * c) {
-        for (int i = 0; i < w * c; i++) keys[i] = multiply_add(to_floats(codes[i]), high, to_floats(codes[i]) * low);
+        for (int i = 0; i < w * c; i++) keys[i] = to_floats(codes[i]) * unit;
         for (int i = w * c; i < P.stride() * c; i++) keys[i] = keys[(i - w * c) % (w * c)];
     }
 }
@@ -949,7 +937,7 @@ struct Job {
     const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
     const float *levels;  // (256,)
     const float *x;       // (batch, channels, height, width)
-    const double *signal, *precision;  // (batch,)
+    const double *signal, *precision, *unit, *stretch;  // (batch,)
     const float *trust;                // (batch,)
     float *pixels, *moved;             // (batch, height, width, channels), made from x
     double *reference, *total;         // (parts, batch, pixels)
@@ -963,10 +951,9 @@ struct Job {
 
     Problem problem() const { return {symmetry, wraps, height, width, channels, radius}; }
     int64_t numbers() const { return (int64_t)height * width * channels; }
-    double scale(int b) const { return std::max(signal[b], LEAST_SIGNAL) * slope; }
     Query query(int b) const {
-        return {pixels + b * numbers(), moved + b * numbers(), signal[b], precision[b], levels, (float)scale(b),
-                -(float)precision[b], skip, trust[b]};
+        return {pixels + b * numbers(), moved + b * numbers(), signal[b], precision[b], levels, (float)unit[b],
+                -(float)(precision[b] / (stretch[b] * stretch[b])), skip, trust[b]};
     }
     int64_t share(int part) const { return items * part / parts; }
 };
@@ -987,7 +974,7 @@ void prepare(const Job &job) {
             for (int64_t p = 0; p < size; p++) {
                 const int64_t at = (b * size + p) * job.channels + j;
                 job.pixels[at] = x[p];
-                job.moved[at] = (float)(x[p] - shift);
+                job.moved[at] = (float)((x[p] - shift) * job.stretch[b]);
             }
         }
 }
@@ -1018,12 +1005,11 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
         const int column = P.wraps ? wrapped(x, P.width) : x;
         penalty[x] = column >= P.radius && column < P.width - P.radius ? 0.f : FAR;
     }
-    double decoded = 0;  // the scale of keys
+    float decoded = 0;  // the unit of keys
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / job.row_shifts + at_once) * job.row_shifts);
         if (job.trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = first; b < last; b++) {
-            const double scale = job.scale(b);
             const Query Q = job.query(b);
             const int64_t at = ((int64_t)part * job.batch + b) * size;
             const Totals totals{job.reference + (job.trails ? b * size : at), sums,
@@ -1041,17 +1027,17 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
                 const char *codes = (const char *)job.codes + S.first * job.numbers() * (job.levels ? 1 : 4);
                 if (job.trails && b == first) memset(S.hashed, 0, hashed_keys(P));
                 if (!shifts) S.keys = codes;
-                else if (b == first || scale != decoded) {
-                    if (job.levels) decode(P, (const Bytes *)codes, scale, keys);
-                    else decode(P, (const Floats *)codes, scale, keys);
-                    decoded = scale;
+                else if (b == first || Q.unit != decoded) {
+                    if (job.levels) decode(P, (const Bytes *)codes, Q.unit, keys);
+                    else decode(P, (const Floats *)codes, Q.unit, keys);
+                    decoded = Q.unit;
                 }
                 if (channels == 1) add_block<1>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
                 else if (channels == 3) add_block<3>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
                 else add_block<0>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
             }
             if (job.trails) settle_trail(P, totals, S.first, groups, held, job.total + at, job.weighted + at);
-            else settle(P, totals, shifts ? scale : 1, before, job.total + at, job.weighted + at * channels);
+            else settle(P, totals, shifts ? Q.unit : 1, before, job.total + at, job.weighted + at * channels);
         }
     }
 }

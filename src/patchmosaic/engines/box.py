@@ -29,6 +29,7 @@ from patchmosaic.symmetry import Rules
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 1.5e-4  # in the log2 of a weight, before a patch is measured again in float64
 _FLOAT32 = 2.0**-24
+_LEAST_SIGNAL = 2.0**-40  # less is none: it moves no weight, and queries are divided by it
 _MARGIN = 4e-7  # as in box.cpp
 _UNKNOWN = 1e29  # a box larger than any, there too
 _NONE = 2**31 - 1
@@ -161,6 +162,9 @@ class _Work:
         self.pixels = self.height * self.width
         self.precision, self.signal = 0.5 / math.log(2) / np.maximum(1 - alpha_bar, least), np.sqrt(alpha_bar)
         self.trust = _trusted(self.precision).astype(np.float32)
+        scale = np.maximum(self.signal, _LEAST_SIGNAL) * layout.slope
+        self.unit = np.exp2(np.floor(np.log2(scale)))
+        self.stretch = self.unit / scale
         items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
         pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
         self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
@@ -184,8 +188,8 @@ class _Work:
             *(
                 numbers.ctypes.data
                 for numbers in (
-                    *(self.signal, self.precision, self.trust, pixels, self.moved),
-                    *(*self.sums[:3], queued, waiting),
+                    *(self.signal, self.precision, self.unit, self.stretch, self.trust),
+                    *(pixels, self.moved, *self.sums[:3], queued, waiting),
                 )
             ),
         )
@@ -206,7 +210,8 @@ class _Work:
         precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
-        enough = ((reference + _MARGIN * reference.abs() - self.job.skip) / precision).float()
+        stretch = torch.from_numpy(self.stretch)[:, None].square()  # of boxes in float32
+        enough = ((reference + _MARGIN * reference.abs() - self.job.skip) / precision * stretch).float()
         parts = min(torch.get_num_threads(), self.job.items)
         shape = parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
@@ -220,7 +225,7 @@ class _Work:
                     k,
                     *(numbers[i].data_ptr() for numbers in (enough, share)),
                     *(numbers[part, i].ctypes.data for numbers in (limit, kept, by_image)),
-                    *(spread[i], widen),
+                    *(spread[i], widen[i]),
                 )
                 for part in range(parts)
                 for i in range(self.batch)
@@ -270,17 +275,18 @@ class _Work:
             of_images,
         )
 
-    def _errors(self) -> tuple[Float[np.ndarray, " b"], float]:
-        """How far the root of a box in float32 may err, and then by which factor the box.
+    def _errors(self) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+        """How far the root of a box may err, and then by which factor the stretched box in float32 differs.
 
-        Every number's difference errs by the rounding of the noisy pixel, of the scale, of their product and of the
-        line through the levels: together at most u (moved + 6 signal), u = 2^-24, for training pixels in [-1, 1].
+        Every number's difference errs by the rounding of the noisy pixel and of the line through the levels:
+        together at most u (moved + 6 signal), u = 2^-24, for training pixels in [-1, 1].
         What is squared and summed then errs by u for every operation on its way.
         """
         span = 2 * self.radius + 1
         numbers = span * span * self.channels
-        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) + 6 * self.signal
-        return math.sqrt(numbers) * _FLOAT32 * of_one, 1 + (2 * span + self.channels + 8) * _FLOAT32
+        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) / self.stretch + 6 * self.signal
+        widen = 1 + (2 * span + self.channels + 8) * _FLOAT32
+        return math.sqrt(numbers) * _FLOAT32 * of_one, widen * self.stretch**2
 
     def _run(self, job: Job) -> None:
         """Fill the sums of every part."""

@@ -42,8 +42,9 @@ class Job(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("codes", "levels", "x", "signal", "precision", "trust", "pixels", "moved"),
-                *("reference", "total", "weighted", "queued", "waiting", "trails", "scratch"),
+                *("codes", "levels", "x", "signal", "precision", "unit", "stretch", "trust"),
+                *("pixels", "moved", "reference", "total", "weighted"),
+                *("queued", "waiting", "trails", "scratch"),
             )
         ),
     ]
