@@ -122,16 +122,23 @@ int ring_rows(const Problem &P) { return std::max(4, P.height); }
 // Keys of a block, or of SIDE blocks.
 int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
 
+// Of a noise level.
+struct Noise {
+    double signal, precision;  // sqrt(alpha_bar); log2(e) / (2 sigma^2)
+    double unit, stretch;      // see Query
+    double trust;              // the largest reference at which float32 measures boxes well enough
+};
+
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
 // that pixel - signal * value = (pixel - signal * offset) - (signal * slope) * k = (moved - unit * k) / stretch, where unit is
 // the power of two below signal * slope and stretch what makes up for it: a key, unit * k, is exact. Boxes are stretched, too.
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
-    double signal, precision;     // sqrt(alpha_bar); log2(e) / (2 sigma^2), of boxes in double
+    double signal, precision;     // of boxes in double
     const float *levels;  // null where codes are the values
     float unit, fall;  // fall: -precision, of stretched boxes
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
-    float trust;  // the largest reference at which float32 measures boxes well enough
+    float trust;
 };
 
 // Of a window's codes, lane by lane: windows that differ share it once in 2^60 or so.
@@ -937,8 +944,7 @@ struct Job {
     const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
     const float *levels;  // (256,)
     const float *x;       // (batch, channels, height, width)
-    const double *signal, *precision, *unit, *stretch;  // (batch,)
-    const float *trust;                // (batch,)
+    const Noise *noise;   // (batch,)
     float *pixels, *moved;             // (batch, height, width, channels), made from x
     double *reference, *total;         // (parts, batch, pixels)
     double *weighted;                  // (..., channels), in units of codes
@@ -952,8 +958,9 @@ struct Job {
     Problem problem() const { return {symmetry, wraps, height, width, channels, radius}; }
     int64_t numbers() const { return (int64_t)height * width * channels; }
     Query query(int b) const {
-        return {pixels + b * numbers(), moved + b * numbers(), signal[b], precision[b], levels, (float)unit[b],
-                -(float)(precision[b] / (stretch[b] * stretch[b])), skip, trust[b]};
+        const Noise &n = noise[b];
+        return {pixels + b * numbers(), moved + b * numbers(), n.signal, n.precision, levels, (float)n.unit,
+                -(float)(n.precision / (n.stretch * n.stretch)), skip, (float)n.trust};
     }
     int64_t share(int part) const { return items * part / parts; }
 };
@@ -970,11 +977,11 @@ void prepare(const Job &job) {
     for (int b = 0; b < job.batch; b++)
         for (int j = 0; j < job.channels; j++) {
             const float *x = job.x + (b * job.channels + j) * size;
-            const double shift = job.signal[b] * job.offset;
+            const double shift = job.noise[b].signal * job.offset, stretch = job.noise[b].stretch;
             for (int64_t p = 0; p < size; p++) {
                 const int64_t at = (b * size + p) * job.channels + j;
                 job.pixels[at] = x[p];
-                job.moved[at] = (float)((x[p] - shift) * job.stretch[b]);
+                job.moved[at] = (float)((x[p] - shift) * stretch);
             }
         }
 }

@@ -33,11 +33,12 @@ _LEAST_SIGNAL = 2.0**-40  # less is none: it moves no weight, and queries are di
 _MARGIN = 4e-7  # as in box.cpp
 _UNKNOWN = 1e29  # a box larger than any, there too
 _NONE = 2**31 - 1
+_NOISE = np.dtype([(name, "f8") for name in ("signal", "precision", "unit", "stretch", "trust")])
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
 _FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
 _IMAGES_OF_PART = 128  # at least, in more parts than these
-_PAIRS_OF_PART = 1 << 17  # about, and at least
+_PAIRS_OF_PART = 1 << 18  # about, and at least: merging takes as long as some ten thousand
 _PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
 _MOST_KEPT = 1 << 26  # bytes, between calls
 _PAIRS_AT_ONCE = 1 << 30  # before the interpreter gets a chance to stop
@@ -115,8 +116,8 @@ class BoxEngine(Engine):
         at_once = max(1, self.memory_budget // kept)
         for i in range(0, max(1, len(x)), at_once):
             yield _Work(
-                x[i : i + at_once].contiguous(),
-                np.array(alpha_bars[i : i + at_once]),
+                (x[i : i + at_once] if at_once < len(x) else x).contiguous(),
+                alpha_bars[i : i + at_once],
                 least,
                 radius,
                 self.rules.padding == "circular",
@@ -147,7 +148,7 @@ class _Work:
     def __init__(
         self,
         x: Tensor,
-        alpha_bar: np.ndarray,
+        alpha_bars: list[float],
         least: float,
         radius: int,
         wraps: bool,
@@ -160,38 +161,29 @@ class _Work:
         self.x, self.radius, self.shifts, self.layout = x, radius, shifts, layout
         self.batch, self.channels, self.height, self.width = x.shape
         self.pixels = self.height * self.width
-        self.precision, self.signal = 0.5 / math.log(2) / np.maximum(1 - alpha_bar, least), np.sqrt(alpha_bar)
-        self.trust = _trusted(self.precision).astype(np.float32)
-        scale = np.maximum(self.signal, _LEAST_SIGNAL) * layout.slope
-        self.unit = np.exp2(np.floor(np.log2(scale)))
-        self.stretch = self.unit / scale
+        self.noise = np.array([_noise(alpha_bar, least, layout.slope) for alpha_bar in alpha_bars], _NOISE)
         items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
         pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
         self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
         self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))
         parts = min(_PARTS, max(_FEW_PARTS, layout.images // _IMAGES_OF_PART))
         parts = max(1, min(parts, items, -(-pairs // _PAIRS_OF_PART)))
-        count = parts * self.batch * self.pixels
-        shapes = [
-            *[(x.shape, np.float32)] * 2,
-            ((2 + self.channels, parts, self.batch, self.pixels), np.float64),
-            *[((count, numbers), np.int32) for numbers in (1, 3 * native.box_queue())],
-        ]
-        pixels, self.moved, self.sums, queued, waiting = _memory.arrays("sums", shapes)
+        self.memory = _memory.take(
+            "sums",
+            **dict.fromkeys(("pixels", "moved"), 4 * x.numel()),
+            **dict.fromkeys(("reference", "total"), 8 * parts * self.batch * self.pixels),
+            weighted=8 * parts * x.numel(),
+            queued=4 * parts * self.batch * self.pixels,
+            waiting=12 * native.box_queue() * parts * self.batch * self.pixels,
+        )
         self.job = Job(
             *(symmetry, wraps, self.height, self.width, self.channels, radius),
             *(first, shifts, self.batch, parts, self.threads),
             math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
             *(layout.offset, layout.slope, layout.images, items),
             *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
-            x.data_ptr(),
-            *(
-                numbers.ctypes.data
-                for numbers in (
-                    *(self.signal, self.precision, self.unit, self.stretch, self.trust),
-                    *(pixels, self.moved, *self.sums[:3], queued, waiting),
-                )
-            ),
+            *(x.data_ptr(), self.noise.ctypes.data),
+            *self.memory.addresses.values(),
         )
 
     def means(self) -> Float[Tensor, "b c h w"]:
@@ -205,13 +197,18 @@ class _Work:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         self._run(self.job)
         _library().box_merge(self.job, None)
-        least, totals = map(torch.from_numpy, self.sums[:2, 0])
+        least, totals = (
+            torch.from_numpy(self.memory.array(name, (self.batch, self.pixels), np.float64))
+            for name in ("reference", "total")
+        )
         normaliser = least - totals.log2()
-        precision, trust = (torch.from_numpy(bounds)[:, None] for bounds in (self.precision, self.trust))
+        precision, trust, stretch = (
+            torch.from_numpy(self.noise[name].copy())[:, None] for name in ("precision", "trust", "stretch")
+        )
         reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
         share = torch.exp2(normaliser - reference)
-        stretch = torch.from_numpy(self.stretch)[:, None].square()  # of boxes in float32
-        enough = ((reference + _MARGIN * reference.abs() - self.job.skip) / precision * stretch).float()
+        farthest = (reference + _MARGIN * reference.abs() - self.job.skip) / precision
+        enough = (farthest * stretch.square()).float()  # of boxes in float32
         parts = min(torch.get_num_threads(), self.job.items)
         shape = parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
@@ -237,7 +234,7 @@ class _Work:
         self._run(job)
         found = [
             self._traced(
-                k, reference[i], self.precision[i], *(part[:, i] for part in (total, moment, kept, by_image))
+                k, reference[i], precision[i].item(), *(part[:, i] for part in (total, moment, kept, by_image))
             )
             for i in range(self.batch)
         ]
@@ -284,16 +281,17 @@ class _Work:
         """
         span = 2 * self.radius + 1
         numbers = span * span * self.channels
-        of_one = np.abs(self.moved).max(axis=(1, 2, 3)) / self.stretch + 6 * self.signal
+        moved = self.memory.array("moved", (self.batch, self.pixels * self.channels), np.float32)
+        of_one = np.abs(moved).max(axis=1) / self.noise["stretch"] + 6 * self.noise["signal"]
         widen = 1 + (2 * span + self.channels + 8) * _FLOAT32
-        return math.sqrt(numbers) * _FLOAT32 * of_one, widen * self.stretch**2
+        return math.sqrt(numbers) * _FLOAT32 * of_one, widen * self.noise["stretch"] ** 2
 
     def _run(self, job: Job) -> None:
         """Fill the sums of every part."""
         native = _library()
         size = native.box_scratch(self.height, self.width, self.channels, self.radius)
-        (scratch,) = _memory.arrays("scratch", [((size * self.threads,), np.uint8)])
-        job.scratch = scratch.ctypes.data
+        scratch = _memory.take("scratch", scratch=size * self.threads)
+        job.scratch = scratch.addresses["scratch"]
         at_once = max(self.at_once // job.parts, 1)
         if at_once > self.shifts:
             at_once -= at_once % self.shifts  # whole images
@@ -395,26 +393,34 @@ def _encoding(levels: Float[Tensor, " n"] | None) -> _Encoding:
     return _Encoding(codes.to(torch.uint8), table, offset, slope)
 
 
+class _Taken(NamedTuple):
+    """Memory, and where in it what begins."""
+
+    memory: np.ndarray
+    addresses: dict[str, int]
+
+    def array(self, name: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+        """What begins at a name."""
+        start = self.addresses[name] - self.memory.ctypes.data
+        return self.memory[start:][: math.prod(shape) * np.dtype(kind).itemsize].view(kind).reshape(shape)
+
+
 class _Memory(threading.local):
     """Memory that each thread keeps for its next call, unless it is large: new pages take the system long to give."""
 
     def __init__(self) -> None:
         self.kept: dict[str, np.ndarray] = {}
 
-    def arrays(self, name: str, shapes: list[tuple[Any, Any]]) -> list[np.ndarray]:
-        """Arrays of these shapes and types, aligned to 64 bytes, until the next call with this name."""
-        sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes]
-        offsets = [0, *accumulate(-(-size // 64) * 64 for size in sizes)]
+    def take(self, name: str, **sizes: int) -> _Taken:
+        """So many bytes each, aligned to 64, until the next call with this name."""
+        offsets = [0, *accumulate(-(-size // 64) * 64 for size in sizes.values())]
         memory = self.kept.get(name)
         if memory is None or len(memory) < offsets[-1] + 64:
             memory = np.empty(offsets[-1] + 64, np.uint8)
             if len(memory) <= _MOST_KEPT:
                 self.kept[name] = memory
-        start = -memory.ctypes.data % 64
-        return [
-            memory[start + offset :][:size].view(kind).reshape(shape)
-            for offset, size, (shape, kind) in zip(offsets, sizes, shapes, strict=False)
-        ]
+        start = -(-memory.ctypes.data // 64) * 64
+        return _Taken(memory, {name: start + offset for name, offset in zip(sizes, offsets, strict=False)})
 
 
 _memory = _Memory()
@@ -429,14 +435,22 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-def _trusted(precision: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
+def _noise(alpha_bar: float, least: float, slope: float) -> tuple[float, ...]:
+    """What a noise level means, as box.cpp has it; its noise is at least ``least``."""
+    signal, precision = math.sqrt(alpha_bar), 0.5 / math.log(2) / max(1 - alpha_bar, least)
+    scale = max(signal, _LEAST_SIGNAL) * slope
+    unit = math.ldexp(0.5, math.frexp(scale)[1])  # the power of two below
+    return signal, precision, unit, unit / scale, _trusted(precision)
+
+
+def _trusted(precision: float) -> float:
     """The largest box, in bits (times the precision), that float32 measures well enough.
 
     Terms and sums err by about 2.5 u of a box of b bits; the rounding of pixels by u moves it by about
     2 u sqrt(precision b).
     """
     limit = _MAX_ERROR / _FLOAT32
-    return ((np.sqrt(precision + 2.5 * limit) - np.sqrt(precision)) / 2.5) ** 2
+    return ((math.sqrt(precision + 2.5 * limit) - math.sqrt(precision)) / 2.5) ** 2
 
 
 def _bytes_of_pixel(channels: int) -> int:

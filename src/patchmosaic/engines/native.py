@@ -42,7 +42,7 @@ class Job(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("codes", "levels", "x", "signal", "precision", "unit", "stretch", "trust"),
+                *("codes", "levels", "x", "noise"),
                 *("pixels", "moved", "reference", "total", "weighted"),
                 *("queued", "waiting", "trails", "scratch"),
             )
