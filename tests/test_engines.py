@@ -230,6 +230,20 @@ def test_layouts_of_classes_stay_within_bounds():
     assert machine.engine._layouts.nbytes() <= 2.5 * machine.dictionary.nbytes
 
 
+@needs_compiled
+@pytest.mark.parametrize("build", native.builds(), ids=lambda path: path.stem)
+def test_exponentials(build):
+    exponents = torch.cat(
+        [torch.linspace(-64, 125.99, 4090), torch.tensor([0.0, -0.0, 1.0, -1.0, -63.5, 1e-9])]
+    )
+    far = torch.linspace(-1e6, -64, 4096)
+    numbers = torch.stack([exponents, far])
+    powers = torch.empty_like(numbers)
+    native.load(build).box_exponentials(numbers.data_ptr(), powers.data_ptr(), 4096, 2, 2)
+    assert (powers[0].double() / exponents.double().exp2() - 1).abs().max() < 2e-7
+    assert ((powers[1] >= 0) & (powers[1] <= 2.0**-64 * (1 + 2e-7))).all()
+
+
 def test_every_build_agrees(tmp_path):
     """Each instruction set that was built gives the same numbers as the one in use."""
     built = sorted(native.builds())

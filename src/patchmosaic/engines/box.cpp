@@ -65,21 +65,6 @@ INLINE Floats sum_of(const Floats *a) {
     else return sum_of<N / 2>(a) + sum_of<N / 2>(a + N / 2);
 }
 
-// 2^e for e < 126, relative error 2e-7; far below FLOOR it may count as FLOOR.
-#if defined(__AVX512DQ__)
-INLINE Floats exp2(Floats e) {
-    Floats f = (Floats)_mm512_reduce_ps((__m512)e, _MM_FROUND_TO_NEG_INF);  // e - floor(e)
-    Floats p = f * 1.8775767e-3f + 8.9893397e-3f;
-    p = p * f + 5.5826318e-2f;
-    p = p * f + 2.4015361e-1f;
-    p = p * f + 6.9315308e-1f;
-    p = p * f + 9.9999994e-1f;
-    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);  // times 2^floor(e)
-}
-#else
-INLINE Floats exp2(Floats e) { return exp2_of_normal(max(e, splat(FLOOR))); }
-#endif
-
 // i modulo n, for i a few n away at most.
 [[maybe_unused]] INLINE int wrapped(int i, int n) {
     while (i < 0) i += n;
@@ -609,7 +594,7 @@ struct Pass {
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         Floats total = sums[0];
         for (int v = 0; v < V; v++) {
-            e[v] = exp2(e[v]);
+            e[v] = exp2_of_any(e[v]);
             total += e[v];
         }
         sums[0] = total;
@@ -731,7 +716,7 @@ struct Pass {
             Floats *sums = this->sums + pixel * (1 + G), moments[V], totals[V];
             for (int v = 0; v < V; v++) {
                 e[v] = max(e[v], splat(FLOOR));
-                weights[v] = totals[v] = exp2(e[v]);
+                weights[v] = totals[v] = exp2_of_any(e[v]);
                 moments[v] = weights[v] * e[v];
             }
             sums[0] += sum_of<V>(moments);
@@ -1152,6 +1137,15 @@ void box_merge(const Job *job, float *means) {
                 means[(b * J.channels + j) * P.pixels() + pixel] =
                     (float)(J.offset + J.slope * J.weighted[at * J.channels + j] / J.total[at]);
         }
+    });
+}
+
+// 2^numbers, `count` for each thread, time and again: as fast as exponentials can be had.
+void box_exponentials(const float *numbers, float *out, int64_t count, int64_t rounds, int threads) {
+    Pool::get().run(threads, threads, [&](int64_t unit, int) {
+        for (int64_t round = 0; round < rounds; round++)
+            for (int64_t i = unit * count; i < (unit + 1) * count; i += WIDTH)
+                *(Floats *)(out + i) = exp2_of_any(*(const Floats *)(numbers + i));
     });
 }
 }

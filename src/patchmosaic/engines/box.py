@@ -234,7 +234,10 @@ class _Work:
         self._run(job)
         found = [
             self._traced(
-                k, reference[i], precision[i].item(), *(part[:, i] for part in (total, moment, kept, by_image))
+                k,
+                reference[i],
+                precision[i].item(),
+                *(part[:, i] for part in (total, moment, kept, by_image)),
             )
             for i in range(self.batch)
         ]

@@ -135,6 +135,8 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_sums.restype = found.box_merge.restype = None
     found.box_sums.argtypes = [ctypes.POINTER(Job), *[c_int64] * 2]  # from, to
     found.box_merge.argtypes = [ctypes.POINTER(Job), pointer]  # means, or None
+    found.box_exponentials.restype = None
+    found.box_exponentials.argtypes = [*[pointer] * 2, *[c_int64] * 2, c_int]  # out, count, rounds, threads
     patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
     for size in (found.screen_leaf, found.screen_group, found.screen_lanes):
         size.restype = c_int  # patches in a leaf and in a group, groups side by side

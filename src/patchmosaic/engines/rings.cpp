@@ -19,20 +19,6 @@ constexpr float FLOOR = -100.f;    // of log2 of weights: below it processors ar
 constexpr int AT_ONCE = 4;         // keys that share what is loaded of the query
 constexpr int TILE = 64;           // keys weighed before float32 sums are moved to double
 
-#if defined(__AVX512DQ__)
-INLINE Floats weight(Floats e) {  // 2^e, relative error 2e-7
-    Floats f = (Floats)_mm512_reduce_ps((__m512)e, _MM_FROUND_TO_NEG_INF);
-    Floats p = f * 1.8775767e-3f + 8.9893397e-3f;
-    p = p * f + 5.5826318e-2f;
-    p = p * f + 2.4015361e-1f;
-    p = p * f + 6.9315308e-1f;
-    p = p * f + 9.9999994e-1f;
-    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);
-}
-#else
-INLINE Floats weight(Floats e) { return exp2_of_normal(e); }
-#endif
-
 INLINE float largest(Floats a) {
     a = max(a, __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
     a = max(a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
@@ -102,7 +88,7 @@ INLINE void weigh(const Floats *image, const int32_t *keys, int count, const Flo
     const Floats shift = absent - splat(reference);
     Floats total = {}, weighted[C] = {};
     for (k = 0; k < count; k++) {
-        const Floats p = weight(max(a * distance[k] + b * product[k] + shift, splat(FLOOR)));
+        const Floats p = exp2_of_any(max(a * distance[k] + b * product[k] + shift, splat(FLOOR)));
         total += p;
         for (int c = 0; c < C; c++) weighted[c] += p * image[keys[k] + c];
     }

@@ -53,12 +53,28 @@ INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 INLINE Floats exp2_of_normal(Floats e) {
     const Floats magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
     Floats n = e + magic, f = e - (n - magic);
-    Floats p = f * 1.3333558e-3f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
+    Floats p = f * 1.32746334e-3f + 9.67196168e-3f;
+    p = p * f + 5.55067837e-2f;
+    p = p * f + 2.40222353e-1f;
+    p = p * f + 6.93147062e-1f;
     p = p * f + 1.0f;
     return (Floats)((Ints)p + ((Ints)n << 23));
 }
+
+// 2^e for e < 126, relative error 2e-7; far below -64 it may count as that.
+#if defined(__AVX512DQ__)
+INLINE Floats exp2_of_any(Floats e) {
+    Floats f;  // e - floor(e), in a register set to 0 before: some processors wait for what was in it
+    asm("vpxord %x0, %x0, %x0\n\tvreduceps $1, %1, %0" : "=&v"(f) : "v"(e));
+    Floats p = f * 1.8775767e-3f + 8.9893397e-3f;
+    p = p * f + 5.5826318e-2f;
+    p = p * f + 2.4015361e-1f;
+    p = p * f + 6.9315308e-1f;
+    p = p * f + 9.9999994e-1f;
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)e);  // times 2^floor(e)
+}
+#else
+INLINE Floats exp2_of_any(Floats e) { return exp2_of_normal(max(e, splat(-64.f))); }
+#endif
 
 }  // namespace
