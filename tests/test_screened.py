@@ -145,11 +145,12 @@ def test_boxes_hold_their_patches(monkeypatch):
     tree = Tree(Patches(layout, inside, inside))
     taken = torch.arange(tree.members.shape[1]) < tree.sizes[:, None]
     assert torch.equal(tree.members[taken].sort().values, tree.patches.pixels().sort().values)
+    side_by_side = native.library().screen_lanes()
     for g in range(tree.groups):
         members = tree.members[g, : tree.sizes[g]].contiguous()
         points = tree._numbers(members).double() @ tree.rotation.double()
-        lanes = torch.arange(len(members)) // (tree.members.shape[1] // 16)
-        leaf, group = tree.leaf_boxes[g], tree.group_boxes[g // 16, :, :, g % 16]
+        lanes = torch.arange(len(members)) // (tree.members.shape[1] // side_by_side)
+        leaf, group = tree.leaf_boxes[g], tree.group_boxes[g // side_by_side, :, :, g % side_by_side]
         assert bool(((points >= leaf[:, 0, lanes].T) & (points <= leaf[:, 1, lanes].T)).all())
         assert bool(((points >= group[:, 0]) & (points <= group[:, 1])).all())
 

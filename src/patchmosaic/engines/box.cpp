@@ -46,15 +46,28 @@ INLINE bool any_at_most(Floats a, float bound) {
 }
 #else
 INLINE bool any(Ints a) {
+#if defined(__AVX2__)
+    return _mm256_movemask_ps((__m256)a) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128)a) != 0;
+#else
     int64_t words[WIDTH / 2], some = 0;
     memcpy(words, &a, sizeof a);
-    for (int i = 0; i < WIDTH / 2; i++) some |= words[i];
+    for (int64_t word : words) some |= word;
     return some != 0;
+#endif
 }
-INLINE Floats to_floats(Bytes a) { return __builtin_convertvector(a, Floats); }
-INLINE bool any_above(Floats a, float bound) {
-    return any(a > splat(bound));
+INLINE Floats to_floats(Bytes a) {
+#if defined(__AVX2__)
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)a)));
+#elif defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128((int32_t)a);
+    return (Floats)_mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero));
+#else
+    return __builtin_convertvector(a, Floats);
+#endif
 }
+INLINE bool any_above(Floats a, float bound) { return any(a > splat(bound)); }
 INLINE bool any_at_most(Floats a, float bound) { return any(a <= splat(bound)); }
 #endif
 
@@ -608,9 +621,7 @@ struct Pass {
     static float smallest(const Floats *box) {
         Floats least = box[0];
         for (int v = 1; v < V; v++) least = -max(-least, -box[v]);
-        float smallest = least[0];
-        for (int l = 1; l < WIDTH; l++) smallest = std::min(smallest, least[l]);
-        return smallest;
+        return -largest(-least);
     }
 
     __attribute__((noinline)) void move(double to, int64_t pixel, Floats *sums) const {
@@ -847,7 +858,7 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals 
                     border_pass.run(dy, dx, count, rows, columns, false);
                     continue;
                 }
-                const int size = columns.size(), narrow = R == 1 ? 24 : R == 2 ? 16 : w;
+                const int size = columns.size(), narrow = R == 1 ? 384 / WIDTH : R == 2 ? 256 / WIDTH : w;
                 const int parts = (size + narrow - 1) / narrow;
                 for (int i = 0; i < parts; i++)  // their rows stay in the L1 cache
                     pass.run(dy, dx, count, rows,

@@ -19,14 +19,6 @@ constexpr float FLOOR = -100.f;    // of log2 of weights: below it processors ar
 constexpr int AT_ONCE = 4;         // keys that share what is loaded of the query
 constexpr int TILE = 64;           // keys weighed before float32 sums are moved to double
 
-INLINE float largest(Floats a) {
-    a = max(a, __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    a = max(a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    float found = a[0];
-    for (int i = 1; i < 4; i++) found = a[i] > found ? a[i] : found;
-    return found;
-}
-
 // A pixel and the keys that may stand in for it.
 struct RingQuery {
     int32_t windows, levels, channels;

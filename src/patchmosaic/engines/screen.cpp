@@ -14,15 +14,16 @@
 
 namespace {
 
-constexpr int LEAF = WIDTH * SIDE;   // patches in a leaf
-constexpr int GROUP = WIDTH * LEAF;  // patches in a group, whose leaves fill a vector
-constexpr int TERMS = 8;             // squares added up at a time: two short sums round less than a long one
-constexpr size_t PROBES = 16;         // leaves in which a near patch is looked for
-constexpr int AHEAD = 12;            // patches to fetch ahead
-constexpr int SPREAD_OF = 128;       // patches from which the spread of many is told
-constexpr float NOWHERE = 1e15f;     // the numbers of a patch that does not exist
-constexpr float LOWEST = -90.f;      // log2 of the smallest weight: times a pixel, it is no denormal number, which are slow
-constexpr float HIGHEST = 120.f;     // log2 of the largest weight; the caller gives up on a sum that reaches it
+constexpr int LEAF = 64;               // patches in a leaf
+constexpr int ACROSS = LEAF / WIDTH;   // vectors in a leaf
+constexpr int GROUP = WIDTH * LEAF;    // patches in a group, whose leaves fill a vector
+constexpr int TERMS = 8;               // squares added up at a time: two short sums round less than a long one
+constexpr size_t PROBES = 16;          // leaves in which a near patch is looked for
+constexpr int AHEAD = 12;              // patches to fetch ahead
+constexpr int SPREAD_OF = 128;         // patches from which the spread of many is told
+constexpr float NOWHERE = 1e15f;       // the numbers of a patch that does not exist
+constexpr float LOWEST = -90.f;        // log2 of the smallest weight: times a pixel, it is no denormal number, which are slow
+constexpr float HIGHEST = 120.f;       // log2 of the largest weight; the caller gives up on a sum that reaches it
 
 #if defined(__AVX512F__)
 INLINE unsigned at_least(Floats a, float bound) {
@@ -100,34 +101,34 @@ struct Reader {
 // At most LEAF patches, (numbers, LEAF); those that do not exist are nowhere.
 void read_leaf(const Patches &P, const int32_t *pixels, int count, Floats *out) {
     if (count < LEAF)
-        for (int i = 0; i < P.numbers * SIDE; i++) out[i] = splat(NOWHERE);
+        for (int i = 0; i < P.numbers * ACROSS; i++) out[i] = splat(NOWHERE);
     if (P.levels) Reader<uint8_t>::read(P, pixels, count, (float *)out);
     else Reader<float>::read(P, pixels, count, (float *)out);
 }
 
 // Squared distances of one leaf's patches.
 __attribute__((noinline)) void distances(const Patches &P, const Floats *leaf, const float *query, Floats *box) {
-    for (int v = 0; v < SIDE; v++) box[v] = Floats{};
+    for (int v = 0; v < ACROSS; v++) box[v] = Floats{};
     for (int from = 0; from < P.numbers; from += TERMS) {
         const int to = std::min(P.numbers, from + TERMS);
-        Floats part[SIDE] = {};
+        Floats part[ACROSS] = {};
         for (int j = from; j < to; j++)
-            for (int v = 0; v < SIDE; v++) {
-                const Floats d = query[j] - leaf[j * SIDE + v];
+            for (int v = 0; v < ACROSS; v++) {
+                const Floats d = query[j] - leaf[j * ACROSS + v];
                 part[v] += d * d;
             }
-        for (int v = 0; v < SIDE; v++) box[v] += part[v];
+        for (int v = 0; v < ACROSS; v++) box[v] += part[v];
     }
 }
 
 // Weights of one leaf's patches, and of them times the pixels.
 INLINE void add(const Patches &P, const Floats *leaf, const Floats *box, float reference, float precision, Doubles *sums) {
-    Floats weight[SIDE], total = {};
-    for (int v = 0; v < SIDE; v++) total += weight[v] = exp2(reference - precision * box[v]);
+    Floats weight[ACROSS], total = {};
+    for (int v = 0; v < ACROSS; v++) total += weight[v] = exp2(reference - precision * box[v]);
     sums[0] += folded(total);
     for (int c = 0; c < P.channels; c++) {
         Floats weighted = {};
-        for (int v = 0; v < SIDE; v++) weighted += weight[v] * leaf[P.centre[c] * SIDE + v];
+        for (int v = 0; v < ACROSS; v++) weighted += weight[v] * leaf[P.centre[c] * ACROSS + v];
         sums[1 + c] += folded(weighted);
     }
 }
@@ -184,7 +185,7 @@ template <class Wanted, class Use>
 void measure_leaves(const Patches &P, const Tree &T, const Queries &Q, const float *enough, const int64_t *summed, int worker,
                     int workers, Wanted wanted, Use use) {
     const int n = P.numbers;
-    std::vector<Floats> leaf((int64_t)n * SIDE);
+    std::vector<Floats> leaf((int64_t)n * ACROSS);
     std::vector<int32_t> lists[WIDTH];
     descend(
         P, T, Q, enough, summed, worker, workers, [](int64_t, Floats, Floats) {},
@@ -204,7 +205,7 @@ void measure_leaves(const Patches &P, const Tree &T, const Queries &Q, const flo
                 const int32_t *members = T.members + g * GROUP + lane * LEAF;
                 read_leaf(P, members, size, leaf.data());
                 for (const int32_t q : lists[lane]) {
-                    Floats found[SIDE];
+                    Floats found[ACROSS];
                     distances(P, leaf.data(), Q.numbers + (int64_t)q * n, found);
                     use(q, leaf.data(), members, size, found);
                 }
@@ -212,14 +213,14 @@ void measure_leaves(const Patches &P, const Tree &T, const Queries &Q, const flo
         });
 }
 
-// The coordinates of at most LEAF patches: out (numbers, SIDE) = rotation^T, (numbers, numbers), times leaf.
+// The coordinates of at most LEAF patches: out (numbers, ACROSS) = rotation^T, (numbers, numbers), times leaf.
 void rotate(const Patches &P, const Floats *leaf, const float *rotation, Floats *out) {
     const int n = P.numbers;
     for (int k = 0; k < n; k++) {
-        Floats along[SIDE] = {};
+        Floats along[ACROSS] = {};
         for (int j = 0; j < n; j++)
-            for (int v = 0; v < SIDE; v++) along[v] += rotation[j * n + k] * leaf[j * SIDE + v];
-        for (int v = 0; v < SIDE; v++) out[k * SIDE + v] = along[v];
+            for (int v = 0; v < ACROSS; v++) along[v] += rotation[j * n + k] * leaf[j * ACROSS + v];
+        for (int v = 0; v < ACROSS; v++) out[k * ACROSS + v] = along[v];
     }
 }
 
@@ -257,12 +258,12 @@ extern "C" {
 // The coordinates of patches, out (numbers, count): their numbers times rotation, (numbers, numbers).
 void screen_rotate(const Patches *patches, const int32_t *pixels, int64_t count, const float *rotation, float *out) {
     const int n = patches->numbers;
-    std::vector<Floats> leaf((int64_t)n * SIDE), turned(leaf.size());
+    std::vector<Floats> leaf((int64_t)n * ACROSS), turned(leaf.size());
     for (int64_t from = 0; from < count; from += LEAF) {
         const int held = (int)std::min<int64_t>(LEAF, count - from);
         read_leaf(*patches, pixels + from, held, leaf.data());
         rotate(*patches, leaf.data(), rotation, turned.data());
-        for (int k = 0; k < n; k++) memcpy(out + k * count + from, &turned[(int64_t)k * SIDE], held * sizeof(float));
+        for (int k = 0; k < n; k++) memcpy(out + k * count + from, &turned[(int64_t)k * ACROSS], held * sizeof(float));
     }
 }
 
@@ -270,7 +271,7 @@ void screen_rotate(const Patches *patches, const int32_t *pixels, int64_t count,
 // whose coordinate axes[i] is above cuts[i] to 2 i + 1, the others to 2 i.
 void screen_route(const Patches *patches, const int32_t *pixels, int64_t count, const float *rotation,
                   const int32_t *axes, const float *cuts, int depth, int16_t *out) {
-    std::vector<Floats> leaf((int64_t)patches->numbers * SIDE), turned(leaf.size());
+    std::vector<Floats> leaf((int64_t)patches->numbers * ACROSS), turned(leaf.size());
     for (int64_t from = 0; from < count; from += LEAF) {
         const int held = (int)std::min<int64_t>(LEAF, count - from);
         read_leaf(*patches, pixels + from, held, leaf.data());
@@ -325,7 +326,7 @@ void screen_build(const Patches *patches, const int32_t *pixels, int64_t count, 
 // For each of the queries [from, to) the group of the nearest patch in the PROBES leaves whose boxes are nearest.
 void screen_nearest(const Patches *patches, const Tree *tree, const Queries *queries, int64_t from, int64_t to, int64_t *out) {
     const int n = patches->numbers;
-    std::vector<Floats> patch((int64_t)n * SIDE);
+    std::vector<Floats> patch((int64_t)n * ACROSS);
     std::vector<std::pair<float, int64_t>> probes;  // a heap, the farthest leaf on top
     for (int64_t q = from; q < to; q++) {
         float enough = -INFINITY, best = INFINITY;
@@ -352,7 +353,7 @@ void screen_nearest(const Patches *patches, const Tree *tree, const Queries *que
         }
         for (const auto &probe : probes) {
             const int64_t g = probe.second / WIDTH, lane = probe.second % WIDTH;
-            Floats boxes[SIDE];
+            Floats boxes[ACROSS];
             read_leaf(*patches, tree->members + probe.second * LEAF, std::min<int>(LEAF, tree->sizes[g] - lane * LEAF), patch.data());
             distances(*patches, patch.data(), queries->numbers + q * n, boxes);
             for (int i = 0; i < LEAF; i++)
@@ -366,17 +367,17 @@ void screen_nearest(const Patches *patches, const Tree *tree, const Queries *que
 void screen_sum(const Patches *patches, const int32_t *pixels, int64_t count, const Queries *queries, int64_t from,
                 int64_t to, double *total, double *weighted) {
     const int n = patches->numbers, c = patches->channels;
-    std::vector<Floats> leaves((int64_t)WIDTH * n * SIDE), boxes(WIDTH * SIDE);
+    std::vector<Floats> leaves((int64_t)WIDTH * n * ACROSS), boxes(WIDTH * ACROSS);
     std::vector<Doubles> sums(1 + c);
     for (int64_t at = 0; at < count; at += GROUP) {
         const int size = (int)std::min<int64_t>(GROUP, count - at), held = (size + LEAF - 1) / LEAF;
         for (int i = 0; i < held; i++)
-            read_leaf(*patches, pixels + at + i * LEAF, std::min(LEAF, size - i * LEAF), &leaves[(int64_t)i * n * SIDE]);
+            read_leaf(*patches, pixels + at + i * LEAF, std::min(LEAF, size - i * LEAF), &leaves[(int64_t)i * n * ACROSS]);
         for (int64_t q = from; q < to; q++) {
             Floats largest = splat(-INFINITY);
             for (int i = 0; i < held; i++) {
-                distances(*patches, &leaves[(int64_t)i * n * SIDE], queries->numbers + q * n, &boxes[i * SIDE]);
-                for (int v = 0; v < SIDE; v++) largest = max(largest, -boxes[i * SIDE + v]);
+                distances(*patches, &leaves[(int64_t)i * n * ACROSS], queries->numbers + q * n, &boxes[i * ACROSS]);
+                for (int v = 0; v < ACROSS; v++) largest = max(largest, -boxes[i * ACROSS + v]);
             }
             float smallest = INFINITY;
             for (int i = 0; i < WIDTH; i++) smallest = std::min(smallest, -largest[i]);
@@ -384,7 +385,7 @@ void screen_sum(const Patches *patches, const int32_t *pixels, int64_t count, co
             const double kept = before == INFINITY ? 0 : std::exp2((double)now - before);
             std::fill(sums.begin(), sums.end(), Doubles{});
             for (int i = 0; i < held; i++)
-                add(*patches, &leaves[(int64_t)i * n * SIDE], &boxes[i * SIDE], now, queries->precision[q], sums.data());
+                add(*patches, &leaves[(int64_t)i * n * ACROSS], &boxes[i * ACROSS], now, queries->precision[q], sums.data());
             queries->reference[q] = now;
             total[q] = total[q] * kept + sum(sums[0]);
             for (int j = 0; j < c; j++) weighted[q * c + j] = weighted[q * c + j] * kept + sum(sums[1 + j]);
@@ -457,7 +458,7 @@ void screen_closest(const Patches *patches, const Tree *tree, const Queries *que
     measure_leaves(
         *patches, *tree, *queries, enough.data(), summed.data(), worker, workers, [](int32_t, float) { return true; },
         [&](int32_t q, const Floats *, const int32_t *members, int, const Floats *found) {
-            for (int v = 0; v < SIDE; v++)
+            for (int v = 0; v < ACROSS; v++)
                 for (unsigned near = at_least(-found[v], -square[q]); near; near &= near - 1) {
                     const int i = __builtin_ctz(near);
                     const int32_t p = members[v * WIDTH + i];

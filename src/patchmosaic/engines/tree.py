@@ -124,7 +124,7 @@ class Patches:
 
 
 class Tree:
-    """The patches of a class in leaves of 64 and groups of 16 leaves, each with a box around its patches.
+    """The patches of a class in leaves of 64 and groups of a few leaves, each with a box around its patches.
 
     Coordinates are rotated to the principal axes, which preserves distances. A pixel takes 4 bytes, a box 8 bytes
     for each number of a patch.

@@ -3,7 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#if defined(__AVX512F__)
+#include <cstring>
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -11,8 +12,24 @@
 
 namespace {
 
-constexpr int WIDTH = 16;  // floats in a vector
-constexpr int SIDE = 4;    // vectors side by side
+// Floats in a vector: as many as fit a register.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#define EACH_LANE 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define LOW_HALF 0, 1, 2, 3, 4, 5, 6, 7
+#define HIGH_HALF 8, 9, 10, 11, 12, 13, 14, 15
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
+#define EACH_LANE 0, 1, 2, 3, 4, 5, 6, 7
+#define LOW_HALF 0, 1, 2, 3
+#define HIGH_HALF 4, 5, 6, 7
+#else
+constexpr int WIDTH = 4;
+#define EACH_LANE 0, 1, 2, 3
+#define LOW_HALF 0, 1
+#define HIGH_HALF 2, 3
+#endif
+constexpr int SIDE = 4;  // vectors side by side
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
@@ -20,34 +37,51 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
 typedef double Doubles __attribute__((vector_size(4 * WIDTH)));
 
-constexpr Ints LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr Ints LANES = {EACH_LANE};
 
 INLINE Floats splat(float a) { return Floats{} + a; }
-INLINE Doubles low(Floats a) {
-    return __builtin_convertvector(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7), Doubles);
-}
-INLINE Doubles high(Floats a) {
-    return __builtin_convertvector(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15), Doubles);
-}
+INLINE Doubles low(Floats a) { return __builtin_convertvector(__builtin_shufflevector(a, a, LOW_HALF), Doubles); }
+INLINE Doubles high(Floats a) { return __builtin_convertvector(__builtin_shufflevector(a, a, HIGH_HALF), Doubles); }
 INLINE Doubles folded(Floats a) { return low(a) + high(a); }
 INLINE double sum(Doubles a) {
-    a += __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3);
-    a += __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5);
-    return a[0] + a[1];
+    double part[WIDTH / 2];
+    memcpy(part, &a, sizeof a);
+    for (int n = WIDTH / 4; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) part[i] += part[i + n];
+    return part[0];
 }
 
 #if defined(__AVX512F__)
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
-// a * b + c in one, also where the product is of use elsewhere, too.
-INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
-    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-}
+#elif defined(__AVX2__)
+INLINE Floats max(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE Floats min(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
 #else
 INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
+#endif
+
+// a * b + c in one where there is such an instruction, also where the product is of use elsewhere, too.
+#if defined(__AVX512F__)
+INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#elif defined(__FMA__)
+INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+#else
 INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 #endif
+
+INLINE float largest(Floats a) {
+    float part[WIDTH];
+    memcpy(part, &a, sizeof a);
+    for (int n = WIDTH / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
+    return part[0];
+}
 
 // 2^e for e in [-126, 126], relative error 2e-7.
 INLINE Floats exp2_of_normal(Floats e) {
