@@ -38,7 +38,7 @@ _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("posi
 _PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
 _FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
 _IMAGES_OF_PART = 128  # at least, in more parts than these
-_PAIRS_OF_PART = 1 << 18  # about, and at least: merging takes as long as some ten thousand
+_PAIRS_OF_PART = 1 << 18  # about, and at least: each part more takes as long as 60,000 or so
 _PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
 _MOST_KEPT = 1 << 26  # bytes, between calls
 _PAIRS_AT_ONCE = 1 << 30  # before the interpreter gets a chance to stop
@@ -183,7 +183,7 @@ class _Work:
             *(layout.offset, layout.slope, layout.images, items),
             *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
             *(x.data_ptr(), self.noise.ctypes.data),
-            *self.memory.addresses.values(),
+            **self.memory.addresses,
         )
 
     def means(self) -> Float[Tensor, "b c h w"]:
