@@ -71,13 +71,6 @@ INLINE bool any_above(Floats a, float bound) { return any(a > splat(bound)); }
 INLINE bool any_at_most(Floats a, float bound) { return any(a <= splat(bound)); }
 #endif
 
-// In pairs, which rounds least.
-template <int N>
-INLINE Floats sum_of(const Floats *a) {
-    if constexpr (N == 1) return a[0];
-    else return sum_of<N / 2>(a) + sum_of<N / 2>(a + N / 2);
-}
-
 // i modulo n, for i a few n away at most.
 [[maybe_unused]] INLINE int wrapped(int i, int n) {
     while (i < 0) i += n;

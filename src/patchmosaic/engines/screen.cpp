@@ -123,13 +123,12 @@ __attribute__((noinline)) void distances(const Patches &P, const Floats *leaf, c
 
 // Weights of one leaf's patches, and of them times the pixels.
 INLINE void add(const Patches &P, const Floats *leaf, const Floats *box, float reference, float precision, Doubles *sums) {
-    Floats weight[ACROSS], total = {};
-    for (int v = 0; v < ACROSS; v++) total += weight[v] = exp2(reference - precision * box[v]);
-    sums[0] += folded(total);
+    Floats weight[ACROSS], weighted[ACROSS];
+    for (int v = 0; v < ACROSS; v++) weight[v] = exp2(reference - precision * box[v]);
+    sums[0] += folded(sum_of<ACROSS>(weight));
     for (int c = 0; c < P.channels; c++) {
-        Floats weighted = {};
-        for (int v = 0; v < ACROSS; v++) weighted += weight[v] * leaf[P.centre[c] * ACROSS + v];
-        sums[1 + c] += folded(weighted);
+        for (int v = 0; v < ACROSS; v++) weighted[v] = weight[v] * leaf[P.centre[c] * ACROSS + v];
+        sums[1 + c] += folded(sum_of<ACROSS>(weighted));
     }
 }
 

@@ -75,6 +75,13 @@ INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 #endif
 
+// In pairs, which rounds least.
+template <int N>
+INLINE Floats sum_of(const Floats *a) {
+    if constexpr (N == 1) return a[0];
+    else return sum_of<N / 2>(a) + sum_of<N / 2>(a + N / 2);
+}
+
 INLINE float largest(Floats a) {
     float part[WIDTH];
     memcpy(part, &a, sizeof a);
