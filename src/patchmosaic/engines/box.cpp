@@ -613,7 +613,7 @@ struct Pass {
 
     static float smallest(const Floats *box) {
         Floats least = box[0];
-        for (int v = 1; v < V; v++) least = -max(-least, -box[v]);
+        for (int v = 1; v < V; v++) least = min(least, box[v]);
         return -largest(-least);
     }
 

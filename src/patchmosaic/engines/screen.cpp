@@ -373,14 +373,12 @@ void screen_sum(const Patches *patches, const int32_t *pixels, int64_t count, co
         for (int i = 0; i < held; i++)
             read_leaf(*patches, pixels + at + i * LEAF, std::min(LEAF, size - i * LEAF), &leaves[(int64_t)i * n * ACROSS]);
         for (int64_t q = from; q < to; q++) {
-            Floats largest = splat(-INFINITY);
+            Floats nearest = splat(-INFINITY);
             for (int i = 0; i < held; i++) {
                 distances(*patches, &leaves[(int64_t)i * n * ACROSS], queries->numbers + q * n, &boxes[i * ACROSS]);
-                for (int v = 0; v < ACROSS; v++) largest = max(largest, -boxes[i * ACROSS + v]);
+                for (int v = 0; v < ACROSS; v++) nearest = max(nearest, -boxes[i * ACROSS + v]);
             }
-            float smallest = INFINITY;
-            for (int i = 0; i < WIDTH; i++) smallest = std::min(smallest, -largest[i]);
-            const float before = queries->reference[q], now = std::min(before, queries->precision[q] * smallest);
+            const float before = queries->reference[q], now = std::min(before, queries->precision[q] * -largest(nearest));
             const double kept = before == INFINITY ? 0 : std::exp2((double)now - before);
             std::fill(sums.begin(), sums.end(), Doubles{});
             for (int i = 0; i < held; i++)
