@@ -7,17 +7,30 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #if defined(__linux__)
 #include <sched.h>
 #endif
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
+inline void pause() {
+#if defined(__SSE2__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
 class Pool {
     static constexpr int MOST = 256;
+    static constexpr std::chrono::microseconds LOOKOUT{200};
     struct Worker {
         Pool *pool;
         int number, avoided = -1;  // avoided: a processor
@@ -27,8 +40,9 @@ class Pool {
     std::mutex calls, mutex;
     std::condition_variable wake, done;
     Worker workers[MOST];
-    int started = 0, wanted = 0, active = 0;
-    uint64_t call = 0;
+    int started = 0, wanted = 0;
+    std::atomic<int> active{0};
+    std::atomic<uint64_t> call{0};
     void (*work)(void *, int64_t, int) = nullptr;
     void *context = nullptr;
     int64_t units = 0;
@@ -38,13 +52,23 @@ class Pool {
         for (int64_t unit; (unit = next++) < units;) work(context, unit, thread);
     }
 
+    // Wait for what is likely to come soon: to sleep and to be woken takes as long as many a call.
+    template <class Ready>
+    void look_out(Ready ready) {
+        const auto end = std::chrono::steady_clock::now() + LOOKOUT;
+        while (!ready() && std::chrono::steady_clock::now() < end)
+            for (int i = 0; i < 16 && !ready(); i++) pause();
+    }
+
     static void *live(void *argument) {
         Worker &worker = *(Worker *)argument;
         Pool &pool = *worker.pool;
         uint64_t seen = 0;
-        std::unique_lock<std::mutex> lock(pool.mutex);
         for (;;) {
-            pool.wake.wait(lock, [&] { return pool.call != seen; });
+            const auto called = [&] { return pool.call != seen; };
+            pool.look_out(called);
+            std::unique_lock<std::mutex> lock(pool.mutex);
+            pool.wake.wait(lock, called);
             seen = pool.call;
             if (worker.number > pool.wanted) continue;
             pool.active++;
@@ -117,9 +141,14 @@ public:
         }
         wake.notify_all();
         take(0);
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            wanted = 0;  // who comes now comes too late
+        }
+        const auto finished = [&] { return active == 0; };
+        look_out(finished);
         std::unique_lock<std::mutex> lock(mutex);
-        wanted = 0;  // who comes now comes too late
-        done.wait(lock, [&] { return active == 0; });
+        done.wait(lock, finished);
     }
 };
 
