@@ -43,12 +43,24 @@ INLINE Floats splat(float a) { return Floats{} + a; }
 INLINE Doubles low(Floats a) { return __builtin_convertvector(__builtin_shufflevector(a, a, LOW_HALF), Doubles); }
 INLINE Doubles high(Floats a) { return __builtin_convertvector(__builtin_shufflevector(a, a, HIGH_HALF), Doubles); }
 INLINE Doubles folded(Floats a) { return low(a) + high(a); }
+
+// Lanes of a vector brought together two by two, half with half.
+template <int N, class Lane, class Vector, class Join>
+INLINE Lane join_lanes(Vector a, Join join) {
+    if constexpr (N == 1) {
+        Lane lane;
+        memcpy(&lane, &a, sizeof lane);
+        return lane;
+    } else {
+        typedef Lane Half __attribute__((vector_size(sizeof(Lane) * N / 2)));
+        Half low, high;
+        memcpy(&low, &a, sizeof low);
+        memcpy(&high, (const char *)&a + sizeof low, sizeof high);
+        return join_lanes<N / 2, Lane>(join(low, high), join);
+    }
+}
 INLINE double sum(Doubles a) {
-    double part[WIDTH / 2];
-    memcpy(part, &a, sizeof a);
-    for (int n = WIDTH / 4; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) part[i] += part[i + n];
-    return part[0];
+    return join_lanes<WIDTH / 2, double>(a, [](auto a, auto b) { return a + b; });
 }
 
 #if defined(__AVX512F__)
@@ -83,11 +95,7 @@ INLINE Floats sum_of(const Floats *a) {
 }
 
 INLINE float largest(Floats a) {
-    float part[WIDTH];
-    memcpy(part, &a, sizeof a);
-    for (int n = WIDTH / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
-    return part[0];
+    return join_lanes<WIDTH, float>(a, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // 2^e for e in [-126, 126], relative error 2e-7.
