@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "threads.h"
@@ -887,12 +888,13 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, c
 // Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
 void settle(const Problem &P, const Totals &totals, double unit, const double *before, double *total, double *weighted) {
     const int c = P.channels;
-    for (int64_t p = 0; p < P.pixels(); p++) {
+    const double codes = 1 / unit;  // exact: units are powers of two
+    const Floats *sums = totals.sums;
+    for (int64_t p = 0; p < P.pixels(); p++, sums += 1 + c, weighted += c) {
         const double fall = totals.reference[p] - before[p];
         const double kept = total[p] == 0 || fall < -1e3 ? 0 : std::exp2(fall);  // without a sum, the reference may also rise
-        const Floats *sums = totals.sums + p * (1 + c);
         total[p] = total[p] * kept + sum(sums[0]);
-        for (int j = 0; j < c; j++) weighted[p * c + j] = weighted[p * c + j] * kept + sum(sums[1 + j]) / unit;
+        for (int j = 0; j < c; j++) weighted[j] = weighted[j] * kept + sum(sums[1 + j]) * codes;
     }
 }
 
@@ -942,7 +944,7 @@ struct Job {
     // (parts, batch), where weights are followed: then reference is given, (batch, pixels), and weighted becomes
     // (parts, batch, pixels), sums of w log2 w
     const Trail *trails;
-    char *scratch;  // (threads, box_scratch), aligned to 64
+    char *scratch;  // (threads, scratch_size)
 
     Problem problem() const { return {symmetry, wraps, height, width, channels, radius}; }
     int64_t numbers() const { return (int64_t)height * width * channels; }
@@ -1064,19 +1066,19 @@ void merge(const Job &job, const Problem &P, const Query &Q, int b, int64_t pixe
         *bits = measured(P, Q, job.codes, pixel, p.image, p.position);
         reference = std::min(reference, *bits++);
     });
-    const int64_t to = place(0) * c;
+    double *const weighted = job.weighted + place(0) * c;
     double total = 0;
     for (int part = 0; part < job.parts; part++) {
         const int64_t at = place(part);
         const double kept = job.total[at] > 0 ? std::exp2(reference - job.reference[at]) : 0;
         total += kept * job.total[at];
-        for (int j = 0; j < c; j++) job.weighted[to + j] = (part ? job.weighted[to + j] : 0) + kept * job.weighted[at * c + j];
+        for (int j = 0; j < c; j++) weighted[j] = (part ? weighted[j] : 0) + kept * job.weighted[at * c + j];
     }
     bits = found.begin();
     each_waiting([&](auto &p) {
         const double weight = std::exp2(reference - *bits++);
         total += weight;
-        for (int j = 0; j < c; j++) job.weighted[to + j] += weight * stored(P, Q, job.codes, p.image, (int64_t)p.position * c + j);
+        for (int j = 0; j < c; j++) weighted[j] += weight * stored(P, Q, job.codes, p.image, (int64_t)p.position * c + j);
     });
     job.total[place(0)] = total;
     job.reference[place(0)] = reference;
@@ -1099,9 +1101,23 @@ int box_lanes() { return WIDTH; }
 int box_side() { return SIDE; }
 int box_queue() { return QUEUE; }
 
-// Bytes of scratch memory for a thread.
-int64_t box_scratch(int height, int width, int channels, int radius) {
-    return scratch_size({0, 0, height, width, channels, radius});
+// Places what a job fills in memory, aligned to 64, and returns how many bytes that takes; with no memory it only says.
+int64_t box_place(Job *job, char *memory) {
+    int64_t size = 0;
+    auto place = [&](auto *&array, int64_t count) {
+        array = memory ? (std::remove_reference_t<decltype(array)>)(memory + size) : nullptr;
+        size += (count * (int64_t)sizeof *array + 63) / 64 * 64;
+    };
+    const int64_t sums = (int64_t)job->parts * job->batch * job->height * job->width;
+    place(job->pixels, job->batch * job->numbers());
+    place(job->moved, job->batch * job->numbers());
+    place(job->reference, sums);
+    place(job->total, sums);
+    place(job->weighted, sums * job->channels);
+    place(job->queued, sums);
+    place(job->waiting, sums * QUEUE);
+    place(job->scratch, job->threads * scratch_size(job->problem()));
+    return size;
 }
 
 // Sum over items [from, to) of every part's share; from = 0 begins anew.
@@ -1136,10 +1152,11 @@ void box_merge(const Job *job, float *means) {
         const Query Q = J.query(b);
         for (int64_t pixel = (int64_t)y * J.width; pixel < (int64_t)(y + 1) * J.width; pixel++) {
             merge(J, P, Q, b, pixel);
+            if (!means) continue;
             const int64_t at = b * P.pixels() + pixel;
-            for (int j = 0; means && j < J.channels; j++)
-                means[(b * J.channels + j) * P.pixels() + pixel] =
-                    (float)(J.offset + J.slope * J.weighted[at * J.channels + j] / J.total[at]);
+            const double scale = J.slope / J.total[at];
+            for (int j = 0; j < J.channels; j++)
+                means[(b * J.channels + j) * P.pixels() + pixel] = (float)(J.offset + scale * J.weighted[at * J.channels + j]);
         }
     });
 }

@@ -10,7 +10,6 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +39,7 @@ _FEW_PARTS = 4  # where there are few images: what one part learns of the best w
 _IMAGES_OF_PART = 128  # at least, in more parts than these
 _PAIRS_OF_PART = 1 << 18  # about, and at least: each part more takes as long as 60,000 or so
 _PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
-_MOST_KEPT = 1 << 26  # bytes, between calls
+_MOST_KEPT = 1 << 27  # bytes, between calls
 _PAIRS_AT_ONCE = 1 << 30  # before the interpreter gets a chance to stop
 
 
@@ -168,14 +167,6 @@ class _Work:
         self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))
         parts = min(_PARTS, max(_FEW_PARTS, layout.images // _IMAGES_OF_PART))
         parts = max(1, min(parts, items, -(-pairs // _PAIRS_OF_PART)))
-        self.memory = _memory.take(
-            "sums",
-            **dict.fromkeys(("pixels", "moved"), 4 * x.numel()),
-            **dict.fromkeys(("reference", "total"), 8 * parts * self.batch * self.pixels),
-            weighted=8 * parts * x.numel(),
-            queued=4 * parts * self.batch * self.pixels,
-            waiting=12 * native.box_queue() * parts * self.batch * self.pixels,
-        )
         self.job = Job(
             *(symmetry, wraps, self.height, self.width, self.channels, radius),
             *(first, shifts, self.batch, parts, self.threads),
@@ -183,8 +174,9 @@ class _Work:
             *(layout.offset, layout.slope, layout.images, items),
             *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
             *(x.data_ptr(), self.noise.ctypes.data),
-            **self.memory.addresses,
         )
+        self.memory = _memory.take(native.box_place(self.job, None))
+        native.box_place(self.job, self.memory.address)
 
     def means(self) -> Float[Tensor, "b c h w"]:
         """The posterior means."""
@@ -198,8 +190,8 @@ class _Work:
         self._run(self.job)
         _library().box_merge(self.job, None)
         least, totals = (
-            torch.from_numpy(self.memory.array(name, (self.batch, self.pixels), np.float64))
-            for name in ("reference", "total")
+            torch.from_numpy(self.memory.array(address, (self.batch, self.pixels), np.float64))
+            for address in (self.job.reference, self.job.total)
         )
         normaliser = least - totals.log2()
         precision, trust, stretch = (
@@ -284,22 +276,18 @@ class _Work:
         """
         span = 2 * self.radius + 1
         numbers = span * span * self.channels
-        moved = self.memory.array("moved", (self.batch, self.pixels * self.channels), np.float32)
+        moved = self.memory.array(self.job.moved, (self.batch, self.pixels * self.channels), np.float32)
         of_one = np.abs(moved).max(axis=1) / self.noise["stretch"] + 6 * self.noise["signal"]
         widen = 1 + (2 * span + self.channels + 8) * _FLOAT32
         return math.sqrt(numbers) * _FLOAT32 * of_one, widen * self.noise["stretch"] ** 2
 
     def _run(self, job: Job) -> None:
         """Fill the sums of every part."""
-        native = _library()
-        size = native.box_scratch(self.height, self.width, self.channels, self.radius)
-        scratch = _memory.take("scratch", scratch=size * self.threads)
-        job.scratch = scratch.addresses["scratch"]
         at_once = max(self.at_once // job.parts, 1)
         if at_once > self.shifts:
             at_once -= at_once % self.shifts  # whole images
         for item in range(0, -(-job.items // job.parts), at_once):
-            native.box_sums(job, item, item + at_once)
+            _library().box_sums(job, item, item + at_once)
 
 
 class _Layout(NamedTuple):
@@ -396,34 +384,39 @@ def _encoding(levels: Float[Tensor, " n"] | None) -> _Encoding:
     return _Encoding(codes.to(torch.uint8), table, offset, slope)
 
 
-class _Taken(NamedTuple):
-    """Memory, and where in it what begins."""
+class _Block(NamedTuple):
+    """Memory, aligned to 64."""
 
     memory: np.ndarray
-    addresses: dict[str, int]
+    address: int
 
-    def array(self, name: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
-        """What begins at a name."""
-        start = self.addresses[name] - self.memory.ctypes.data
-        return self.memory[start:][: math.prod(shape) * np.dtype(kind).itemsize].view(kind).reshape(shape)
+    def array(self, address: int, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+        """What lies at an address."""
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        return self.memory[address - self.address :][:size].view(kind).reshape(shape)
 
 
 class _Memory(threading.local):
     """Memory that each thread keeps for its next call, unless it is large: new pages take the system long to give."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, np.ndarray] = {}
+        self.kept = self.new(0)
 
-    def take(self, name: str, **sizes: int) -> _Taken:
-        """So many bytes each, aligned to 64, until the next call with this name."""
-        offsets = [0, *accumulate(-(-size // 64) * 64 for size in sizes.values())]
-        memory = self.kept.get(name)
-        if memory is None or len(memory) < offsets[-1] + 64:
-            memory = np.empty(offsets[-1] + 64, np.uint8)
-            if len(memory) <= _MOST_KEPT:
-                self.kept[name] = memory
-        start = -(-memory.ctypes.data // 64) * 64
-        return _Taken(memory, {name: start + offset for name, offset in zip(sizes, offsets, strict=False)})
+    def take(self, size: int) -> _Block:
+        """So many bytes at least, until the next call."""
+        if size <= len(self.kept.memory):
+            return self.kept
+        block = self.new(size)
+        if size <= _MOST_KEPT:
+            self.kept = block
+        return block
+
+    @staticmethod
+    def new(size: int) -> _Block:
+        """Memory of its own."""
+        memory = np.empty(size + 64, np.uint8)
+        memory = memory[-memory.ctypes.data % 64 :][:size]
+        return _Block(memory, memory.ctypes.data)
 
 
 _memory = _Memory()

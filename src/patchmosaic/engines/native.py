@@ -129,8 +129,8 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     c_float = ctypes.c_float
     found.box_lanes.restype = c_int  # images side by side
     found.box_side.restype = c_int  # blocks in an item of a machine without shifts
-    found.box_scratch.restype = c_int64
-    found.box_scratch.argtypes = [c_int] * 4  # height, width, channels, radius
+    found.box_place.restype = c_int64  # bytes
+    found.box_place.argtypes = [ctypes.POINTER(Job), pointer]  # memory, or None
     found.box_queue.restype = c_int  # patches that may wait at a pixel
     found.box_sums.restype = found.box_merge.restype = None
     found.box_sums.argtypes = [ctypes.POINTER(Job), *[c_int64] * 2]  # from, to
