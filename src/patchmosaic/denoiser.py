@@ -47,7 +47,8 @@ class Denoiser(ABC):
 
 def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
     """One checked alpha_bar per image, in float64; 1 is allowed for ``clean`` images."""
-    values = torch.as_tensor(alpha_bar, dtype=torch.float64).flatten().tolist()
+    one = isinstance(alpha_bar, float)
+    values = [float(alpha_bar)] if one else torch.as_tensor(alpha_bar, dtype=torch.float64).flatten().tolist()
     if len(values) not in (1, batch):
         raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
     if not all(0 <= value < 1 or (clean and value == 1) for value in values):

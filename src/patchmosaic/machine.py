@@ -240,10 +240,9 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        if len(x) and not x.abs().amax() <= _LARGEST:  # so is NaN
+        if len(x) and not all(abs(bound.item()) <= _LARGEST for bound in x.aminmax()):  # so is NaN
             largest = x.abs().flatten(1).amax(dim=1)
-            refused = ~(largest <= _LARGEST)
-            sample = int(refused.nonzero()[0])
+            sample = int((~(largest <= _LARGEST)).nonzero()[0])
             found = f"{largest[sample]:.6g}" if largest[sample].isfinite() else "NaN or infinity"
             raise InputError(
                 f"x contains {found} in sample {sample}: numbers up to {_LARGEST:.0e} can be denoised, "
