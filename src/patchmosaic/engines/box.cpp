@@ -2,7 +2,7 @@
 //
 // For one training image and one shift (dy, dx), the squared difference of the noisy pixel u and the training
 // pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
-// grows with the window. WIDTH training images are worked on side by side, at several neighbouring shifts.
+// grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
 // Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
 // place. Where that is too little, the patches that matter are measured again in double (`measure`).
@@ -31,6 +31,8 @@ constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference 
 constexpr float FAR = 1e30f;       // the box of a patch that does not exist
 constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr int QUEUE = 8;  // patches that wait to be measured
+constexpr int SHIFTS = 2;  // neighbouring ones at a time
+constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
 constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
@@ -101,7 +103,7 @@ struct Problem {
     int symmetry, wraps, height, width, channels;
     int radius;  // of the window
     int64_t pixels() const { return (int64_t)height * width; }
-    int stride() const { return width + SIDE - 1; }  // columns in a row of keys: the first ones follow the last
+    int stride() const { return width + SHIFTS - 1; }  // columns in a row of keys: the first ones follow the last
 };
 
 // Vectors from one row of scratch to the next: enough for the columns that windows of a row of pixels see, and no multiple
@@ -111,8 +113,8 @@ int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) *
 // Rows of scratch for sums: as many as the image has, or as come before the last row of a small window.
 int ring_rows(const Problem &P) { return std::max(4, P.height); }
 
-// Keys of a block, or of SIDE blocks.
-int64_t hashed_keys(const Problem &P) { return std::max(P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
+// Keys of GROUPS blocks, or of SIDE, where there are no shifts.
+int64_t hashed_keys(const Problem &P) { return std::max(GROUPS * P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
 
 // Of a noise level.
 struct Noise {
@@ -192,7 +194,8 @@ struct Totals {
 struct Scratch {
     const void *codes;  // as stored, of all images
     int64_t first;      // the image in the first lane
-    const void *keys;   // unit * code, (height, stride, channels); where there are no shifts, the codes
+    const void *keys;   // unit * code, (groups, height, columns, channels); where there are no shifts, the codes
+    int columns;
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
     Floats *ring;      // rows of sums across rows
@@ -250,11 +253,12 @@ __attribute__((noinline)) double measured(const Problem &P, const Query &Q, cons
     return distance(P, Q, codes, pixel, image, position) * Q.precision;
 }
 
-// T neighbouring column shifts of one group of images, or one shift of G groups. Key is a vector of codes.
+// T neighbouring column shifts of G groups of images: vector v is of group v / T, at shift v % T. Key is a vector of codes.
 // Weights are summed, or, where TRACE, followed to where they come from.
 template <class Key, int C, int T, int G, int R, bool TRACE = false>
 struct Pass {
     static constexpr int V = T * G;
+    static constexpr bool DECODED = G == GROUPS;  // keys are unit * code
     const Problem &P;
     const Query &Q;
     const Scratch &S;
@@ -276,19 +280,19 @@ struct Pass {
     INLINE_MEMBER int channels() const { return C ? C : P.channels; }
 
     INLINE_MEMBER const Key *key(int row, int column) const {
-        return (const Key *)S.keys + (row * (G == 1 ? P.stride() : P.width) + column) * channels();
+        return (const Key *)S.keys + (row * S.columns + column) * channels();
     }
+    // From the first key to that of vector v.
+    INLINE_MEMBER int64_t ahead(int v) const { return v / T * ((int64_t)P.height * S.columns) + v % T; }
     // Channel j of vector v, seen from the key of the first one.
-    INLINE_MEMBER Floats number(const Key *key, int j, int v) const {
-        return to_floats(key[(G == 1 ? v * channels() : v * P.pixels() * channels()) + j]);
-    }
+    INLINE_MEMBER Floats number(const Key *key, int j, int v) const { return to_floats(key[ahead(v) * channels() + j]); }
 
     // The squared differences of a noisy pixel and the keys of all vectors.
     INLINE_MEMBER void square(const float *q, const Key *k, Floats *squares) const {
         for (int j = 0; j < channels(); j++) {
             const Floats pixel = splat(q[j]);
             for (int v = 0; v < V; v++) {
-                const Floats d = pixel - (G == 1 ? number(k, j, v) : splat(Q.unit) * number(k, j, v));
+                const Floats d = pixel - (DECODED ? number(k, j, v) : splat(Q.unit) * number(k, j, v));
                 squares[v] = j == 0 ? d * d : squares[v] + d * d;
             }
         }
@@ -334,12 +338,12 @@ struct Pass {
 
         INLINE_MEMBER void add(Floats *box) {
             const Problem &P = pass.P;
-            if (G == 1 && inside && (kx < P.radius || kx + T > P.width - P.radius))
-                for (int v = 0; v < V; v++) box[v] += pass.S.penalty[kx + v];
+            if (inside && (kx < P.radius || kx + T > P.width - P.radius))
+                for (int v = 0; v < V; v++) box[v] += pass.S.penalty[kx + v % T];
             if (pass.images < WIDTH * G)
-                for (int v = 0; v < V; v++) box[v] += pass.empty[G > 1 ? v : 0];
+                for (int v = 0; v < V; v++) box[v] += pass.empty[v / T];
             if (count < T)
-                for (int v = 0; v < V; v++) box[v] += splat(v < count ? 0.f : FAR);
+                for (int v = 0; v < V; v++) box[v] += splat(v % T < count ? 0.f : FAR);
             if (TRACE) pass.follow(y, x, key_row, kx, box);
             else pass.weigh(y, x, key_row, kx, k, box);
             x++, kx++, k += pass.channels();
@@ -599,12 +603,8 @@ struct Pass {
     INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * (float)reference[pixel]; }
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
-        Floats total = sums[0];
-        for (int v = 0; v < V; v++) {
-            e[v] = exp2_of_any(e[v]);
-            total += e[v];
-        }
-        sums[0] = total;
+        for (int v = 0; v < V; v++) e[v] = exp2_of_any(e[v]);
+        sums[0] += sum_of<V>(e);
         for (int j = 0; j < channels(); j++) {
             Floats weighted = sums[1 + j];
             for (int v = 0; v < V; v++) weighted += e[v] * number(k, j, v);
@@ -660,7 +660,7 @@ struct Pass {
     void sum_one(int64_t pixel, const Waiting &p) const {
         const double bits = measured(P, Q, S.codes, pixel, p.image, p.position);
         Floats *sums = this->sums + pixel * (1 + channels());
-        const float unit = G == 1 ? Q.unit : 1;
+        const float unit = DECODED ? Q.unit : 1;
         if (reference[pixel] - bits > HEADROOM) move(bits, pixel, sums);
         const float weight = std::exp2((float)(reference[pixel] - bits));
         sums[0][0] += weight;
@@ -744,9 +744,9 @@ struct Pass {
     }
 
     INLINE_MEMBER int position(int key_row, int key_column, int v) const {
-        return key_row * P.width + (G == 1 ? wrapped(key_column + v, P.width) : key_column);
+        return key_row * P.width + wrapped(key_column + v % T, P.width);
     }
-    INLINE_MEMBER int64_t image(int v) const { return S.first + (G > 1 ? v * WIDTH : 0); }
+    INLINE_MEMBER int64_t image(int v) const { return S.first + v / T * WIDTH; }
 
     // Lanes whose patch may be among the k nearest: near enough as far as float32 can tell, and not known for a copy of the
     // last one kept that comes after it.
@@ -783,7 +783,7 @@ struct Pass {
     }
 
     INLINE_MEMBER int64_t hash_index(int key_row, int key_column, int v) const {
-        return G > 1 ? v * P.pixels() + key_row * P.width + key_column : key_row * P.stride() + key_column + v;
+        return key_row * S.columns + key_column + ahead(v);
     }
 
     double distance(int y, int x, int key_row, int key_column, int v, int lane) const {
@@ -835,9 +835,9 @@ std::array<Range, 2> columns_of(const Problem &P, int r, int dx, int count, Keys
     return {Range{std::max(r, r - dx - count + 1), std::min(w - r, w - r - dx)}, Range{0, 0}};
 }
 
-// Add one block (or SIDE of them) to the sums of one query, for the row shifts in [dy_from, dy_to).
+// Add G blocks to the sums of one query, for the row shifts in [dy_from, dy_to).
 template <class Key, int C, int T, int G, int R, bool TRACE>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
     const int w = P.width, r = P.radius;
     const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, totals, images);
@@ -863,26 +863,26 @@ void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals 
 }
 
 template <class Key, int C, int T, int G, bool TRACE>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
-    if (P.radius == 1) add_block<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
-    else if (P.radius == 2) add_block<Key, C, T, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_block<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    if (P.radius == 1) add_blocks<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    else if (P.radius == 2) add_blocks<Key, C, T, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_blocks<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
 template <class Key, int C, int T, int G>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
                int dy_to) {
-    if (totals.trail) add_block<Key, C, T, G, true>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_block<Key, C, T, G, false>(P, Q, S, totals, images, dy_from, dy_to);
+    if (totals.trail) add_blocks<Key, C, T, G, true>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_blocks<Key, C, T, G, false>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
 template <int C>
-void add_block(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Totals &totals, int images,
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Totals &totals, int images,
                int dy_from, int dy_to) {
-    if (P.symmetry != OWN_POSITION) add_block<Floats, C, SIDE, 1>(P, Q, S, totals, images, dy_from, dy_to);
-    else if (bytes) add_block<Bytes, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_block<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
+    if (P.symmetry != OWN_POSITION) add_blocks<Floats, C, SHIFTS, GROUPS>(P, Q, S, totals, images, dy_from, dy_to);
+    else if (bytes) add_blocks<Bytes, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
+    else add_blocks<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
 // Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
@@ -914,17 +914,17 @@ void settle_trail(const Problem &P, const Totals &totals, int64_t first, int gro
         totals.trail->by_image[first + i] += shares[i / (WIDTH / 2)][i % (WIDTH / 2)];
 }
 
-// Keys; in each row the first columns follow the last.
+// Keys of GROUPS blocks; in each row the first columns follow the last.
 template <class Code>
 void decode(const Problem &P, const Code *codes, float unit, Floats *keys) {
     const int c = P.channels, w = P.width;
-    for (int y = 0; y < P.height; y++, codes += w * c, keys += P.stride() * c) {
+    for (int y = 0; y < GROUPS * P.height; y++, codes += w * c, keys += P.stride() * c) {
         for (int i = 0; i < w * c; i++) keys[i] = to_floats(codes[i]) * unit;
         for (int i = w * c; i < P.stride() * c; i++) keys[i] = keys[(i - w * c) % (w * c)];
     }
 }
 
-// What is asked. An item of work is one row shift of one block of WIDTH images; there are `row_shifts` to a block, the first
+// What is asked. An item of work is one row shift of GROUPS blocks of WIDTH images; there are `row_shifts` to them, the first
 // with dy = first_shift. Where symmetry allows no shifts, an item is SIDE blocks. Each of `parts` has a share of the items and
 // sums of its own.
 struct Job {
@@ -958,7 +958,7 @@ struct Job {
 
 int64_t scratch_size(const Problem &P) {
     const int64_t rows = ring_rows(P) + 3, keys = hashed_keys(P);
-    const int64_t vectors = (P.height * P.stride() + 2 * SIDE) * P.channels + rows * row_size(P) +
+    const int64_t vectors = (GROUPS * P.height * P.stride() + 2 * SIDE) * P.channels + rows * row_size(P) +
                             P.pixels() * (1 + std::max(P.channels, SIDE)) + 2 * keys;
     return (4 * (WIDTH * vectors + 2 * P.pixels() + P.width + 2 * SIDE) + keys + 63) / 64 * 64;
 }
@@ -981,14 +981,15 @@ void prepare(const Job &job) {
 void sum_items(const Job &job, int part, int first, int last, int64_t item_from, int64_t item_to, char *scratch) {
     const Problem P = job.problem();
     const bool shifts = job.symmetry != OWN_POSITION;
-    const int channels = job.channels, groups = shifts ? 1 : SIDE, at_once = shifts || job.trails ? 1 : UNSHIFTED_AT_ONCE;
+    const int channels = job.channels, groups = shifts ? GROUPS : SIDE, at_once = shifts || job.trails ? 1 : UNSHIFTED_AT_ONCE;
     const int values = job.trails ? 1 + groups : 1 + channels;  // sums of a pixel
     const int64_t size = P.pixels();
     Scratch S;
     Floats *keys = (Floats *)scratch + SIDE * channels;
     S.codes = job.codes;
     S.keys = keys;
-    S.ring = keys + ((int64_t)P.height * P.stride() + SIDE) * channels;
+    S.columns = shifts ? P.stride() : P.width;
+    S.ring = keys + (GROUPS * (int64_t)P.height * P.stride() + SIDE) * channels;
     S.ends = S.ring + ring_rows(P) * row_size(P);
     S.squares = S.ends + row_size(P);
     S.suffix = S.squares + row_size(P);
@@ -1030,9 +1031,9 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
                     else decode(P, (const Floats *)codes, Q.unit, keys);
                     decoded = Q.unit;
                 }
-                if (channels == 1) add_block<1>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
-                else if (channels == 3) add_block<3>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
-                else add_block<0>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                if (channels == 1) add_blocks<1>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                else if (channels == 3) add_blocks<3>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                else add_blocks<0>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
             }
             if (job.trails) settle_trail(P, totals, S.first, groups, held, job.total + at, job.weighted + at);
             else settle(P, totals, shifts ? Q.unit : 1, before, job.total + at, job.weighted + at * channels);
@@ -1099,6 +1100,7 @@ extern "C" {
 
 int box_lanes() { return WIDTH; }
 int box_side() { return SIDE; }
+int box_groups(int symmetry) { return symmetry == OWN_POSITION ? SIDE : GROUPS; }
 int box_queue() { return QUEUE; }
 
 // Places what a job fills in memory, aligned to 64, and returns how many bytes that takes; with no memory it only says.

@@ -161,7 +161,7 @@ class _Work:
         self.batch, self.channels, self.height, self.width = x.shape
         self.pixels = self.height * self.width
         self.noise = np.array([_noise(alpha_bar, least, layout.slope) for alpha_bar in alpha_bars], _NOISE)
-        items = layout.blocks * shifts if symmetry else -(-layout.blocks // native.box_side())
+        items = -(-layout.blocks // native.box_groups(symmetry)) * shifts
         pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
         self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
         self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))

@@ -128,7 +128,9 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     c_int, c_int64, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
     c_float = ctypes.c_float
     found.box_lanes.restype = c_int  # images side by side
-    found.box_side.restype = c_int  # blocks in an item of a machine without shifts
+    found.box_side.restype = c_int  # blocks come in multiples of these
+    found.box_groups.restype = c_int  # blocks in an item
+    found.box_groups.argtypes = [c_int]  # symmetry
     found.box_place.restype = c_int64  # bytes
     found.box_place.argtypes = [ctypes.POINTER(Job), pointer]  # memory, or None
     found.box_queue.restype = c_int  # patches that may wait at a pixel
