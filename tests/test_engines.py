@@ -94,6 +94,20 @@ def test_no_bit_depends_on_the_number_of_threads(monkeypatch, name):
 
 
 @needs_compiled
+@pytest.mark.parametrize("name", MACHINES)
+def test_no_bit_depends_on_the_batch(monkeypatch, name):
+    """Nor on where the sums pause, which depends on the batch."""
+    rules = dict(zip(("symmetry", "padding", "keys"), MACHINES[name], strict=True))
+    machine = pm.ScoreMachine(training_images((1, 9, 8), 700, "bytes"), None, 5, engine="box", **rules)
+    x = queries(machine, 0.5).repeat(3, 1, 1, 1)
+    together = machine.denoise(x, 0.5)
+    for pairs in (1, 1 << 17, 1 << 22):
+        monkeypatch.setattr(box, "_PAIRS_AT_ONCE", pairs)
+        assert torch.equal(machine.denoise(x, 0.5), together)
+        assert torch.equal(machine.denoise(x[:1], 0.5), together[:1])
+
+
+@needs_compiled
 def test_calls_from_several_threads_at_once():
     machine = pm.ScoreMachine(
         training_images((3, 12, 12), 200, "bytes"), None, 5, "translation", engine="box"

@@ -10,7 +10,7 @@ import torch
 import patchmosaic as pm
 from battery import ALPHA_BARS, MACHINES, SHAPES, WHOLE, queries, training_images
 from brute_force import border_signature, circular_translate, cut_window
-from patchmosaic.engines import ENGINES, box, native
+from patchmosaic.engines import ENGINES, box, native, windows
 from patchmosaic.symmetry import POINT_GROUPS, transform
 
 needs_compiled = pytest.mark.skipif(native.library() is None, reason="installed without a C++ compiler")
@@ -133,14 +133,13 @@ def test_whole_images_name_the_pixel_that_a_translate_puts_there():
 @pytest.mark.parametrize("engine", ["dense", "box"])
 def test_memory_and_order_of_chunks_change_nothing(engine, monkeypatch):
     """Ties are broken by number, whatever tiles the patches come in."""
-    from patchmosaic.engines import windows
-
     images = training_images((1, 6, 6), 9, "levels").round()
     labels = torch.tensor([0, 1, 1] * 3)
     x = queries(machine(images, MACHINES["bbELS"], 3), 0.9)
     found = []
     for at_once in (1 << 18, 50):
         monkeypatch.setattr(windows, "_CACHE_NUMBERS", at_once)
+        monkeypatch.setattr(box, "_PAIRS_AT_ONCE", at_once)
         tested = machine(images, MACHINES["bbELS"], 3, labels, engine=engine)
         found.append(tested.trace(x, [0.9, 1.0], torch.tensor([1, 0]), k=4))
     assert torch.equal(found[0].sources, found[1].sources)

@@ -33,7 +33,7 @@ constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
 constexpr int QUEUE = 8;  // patches that wait to be measured
 constexpr int SHIFTS = 2;  // neighbouring ones at a time
 constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
-constexpr int UNSHIFTED_AT_ONCE = 256;  // blocks before float32 sums are moved to double, where there are no shifts
+constexpr int UNSHIFTED_AT_ONCE = 256;  // items before float32 sums are moved to double, where there are no shifts
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
@@ -953,7 +953,13 @@ struct Job {
         return {pixels + b * numbers(), moved + b * numbers(), n.signal, n.precision, levels, (float)n.unit,
                 -(float)(n.precision / (n.stretch * n.stretch)), skip, (float)n.trust};
     }
-    int64_t share(int part) const { return items * part / parts; }
+    // Items until float32 sums are moved to double: so many, wherever a part begins and a call ends.
+    int64_t settled() const { return (int64_t)row_shifts * (symmetry == OWN_POSITION && !trails ? UNSHIFTED_AT_ONCE : 1); }
+    // Where a part is after `done` items, or a few more.
+    int64_t place(int part, int64_t done) const {
+        const int64_t from = items * part / parts, to = items * (part + 1) / parts;
+        return done == 0 ? from : std::min(to, (from + done + settled() - 1) / settled() * settled());
+    }
 };
 
 int64_t scratch_size(const Problem &P) {
@@ -981,7 +987,7 @@ void prepare(const Job &job) {
 void sum_items(const Job &job, int part, int first, int last, int64_t item_from, int64_t item_to, char *scratch) {
     const Problem P = job.problem();
     const bool shifts = job.symmetry != OWN_POSITION;
-    const int channels = job.channels, groups = shifts ? GROUPS : SIDE, at_once = shifts || job.trails ? 1 : UNSHIFTED_AT_ONCE;
+    const int channels = job.channels, groups = shifts ? GROUPS : SIDE;
     const int values = job.trails ? 1 + groups : 1 + channels;  // sums of a pixel
     const int64_t size = P.pixels();
     Scratch S;
@@ -1006,7 +1012,7 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
     }
     float decoded = 0;  // the unit of keys
     for (int64_t from = item_from, to; from < item_to; from = to) {
-        to = std::min(item_to, (from / job.row_shifts + at_once) * job.row_shifts);
+        to = std::min(item_to, (from / job.settled() + 1) * job.settled());
         if (job.trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = first; b < last; b++) {
             const Query Q = job.query(b);
@@ -1101,6 +1107,7 @@ extern "C" {
 int box_lanes() { return WIDTH; }
 int box_side() { return SIDE; }
 int box_groups(int symmetry) { return symmetry == OWN_POSITION ? SIDE : GROUPS; }
+int box_settled(int symmetry) { return symmetry == OWN_POSITION ? UNSHIFTED_AT_ONCE : 1; }
 int box_queue() { return QUEUE; }
 
 // Places what a job fills in memory, aligned to 64, and returns how many bytes that takes; with no memory it only says.
@@ -1122,7 +1129,7 @@ int64_t box_place(Job *job, char *memory) {
     return size;
 }
 
-// Sum over items [from, to) of every part's share; from = 0 begins anew.
+// Sum over items [from, to) of every part, and a few more; from = 0 begins anew.
 void box_sums(const Job *job, int64_t from, int64_t to) {
     const Job &J = *job;
     const int64_t size = (int64_t)J.height * J.width, scratch = scratch_size(J.problem());
@@ -1139,8 +1146,7 @@ void box_sums(const Job *job, int64_t from, int64_t to) {
             std::fill(J.weighted + begin * J.channels, J.weighted + end * J.channels, 0.);
             std::fill(J.queued + begin, J.queued + end, 0);
         }
-        sum_items(J, part, first, last, std::min(J.share(part) + from, J.share(part + 1)),
-                  std::min(J.share(part) + to, J.share(part + 1)), J.scratch + thread * scratch);
+        sum_items(J, part, first, last, J.place(part, from), J.place(part, to), J.scratch + thread * scratch);
     });
 }
 

@@ -107,12 +107,17 @@ class BoxEngine(Engine):
     ) -> "Iterator[_Work]":
         """What the kernel is asked: as many samples at a time as the budget allows, of which each keeps ``kept`` bytes.
 
-        The noise 1 - alpha_bar is at least ``least``.
+        The noise 1 - alpha_bar is at least ``least``. Nor are there more samples than can be summed before the
+        interpreter gets a chance to stop.
         """
+        native = _library()
         channels, height, width = x.shape[1:]
         radius = self._radius(window, height, width)
+        symmetry, first, shifts = self._row_shifts(radius, height)
         kept += _PARTS * height * width * _bytes_of_pixel(channels)
-        at_once = max(1, self.memory_budget // kept)
+        images = native.box_settled(symmetry) * native.box_groups(symmetry) * native.box_lanes()
+        pairs = images * height * width * shifts * (width if symmetry else 1)
+        at_once = max(1, min(self.memory_budget // kept, _PAIRS_AT_ONCE // pairs))
         for i in range(0, max(1, len(x)), at_once):
             yield _Work(
                 (x[i : i + at_once] if at_once < len(x) else x).contiguous(),
@@ -120,7 +125,7 @@ class BoxEngine(Engine):
                 least,
                 radius,
                 self.rules.padding == "circular",
-                *self._row_shifts(radius, height),
+                *(symmetry, first, shifts),
                 self._layouts.of(label),
             )
 
@@ -284,8 +289,6 @@ class _Work:
     def _run(self, job: Job) -> None:
         """Fill the sums of every part."""
         at_once = max(self.at_once // job.parts, 1)
-        if at_once > self.shifts:
-            at_once -= at_once % self.shifts  # whole images
         for item in range(0, -(-job.items // job.parts), at_once):
             _library().box_sums(job, item, item + at_once)
 
