@@ -1,10 +1,12 @@
 """Files that are either whole or not there, and the versions a result depends on."""
 
+import csv
+import io
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -32,10 +34,23 @@ def write(path: str | Path, save: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8."""
+    write(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Write JSON with sorted keys."""
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write(path, lambda temporary: temporary.write_text(text))
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,7 +1,5 @@
 """What an audit leaves in its folder, and what the terminal shows."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,15 +9,21 @@ from patchmosaic.auditing import page
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.settings import SAMPLES
 from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
-from patchmosaic.records import write, write_json, write_tensors
+from patchmosaic.records import write_csv, write_json, write_tensors, write_text
+
+COLUMNS = (
+    *("picture", "verdict", "score", "fragments", "sources"),
+    *("row", "dy", "dx", "area", "top", "left", "bottom", "right"),
+)
 
 
 def write_results(run: Run, reports: list[Report], limit: Threshold) -> None:
     """Write everything that ``run.files`` promises, and clear up."""
     folder = run.files.path
     found = summary(run, reports, limit)
-    write(folder / "pictures.csv", lambda path: path.write_text(_table(run, reports)))
-    write(folder / "report.html", lambda path: path.write_text(page.report(run, reports, found), "utf-8"))
+    shares = [f"copied_{size}" for size in reports[0].shares]
+    write_csv(folder / "pictures.csv", [*COLUMNS, *shares], _rows(run, reports))
+    write_text(folder / "report.html", page.report(run, reports, found))
     if run.drawing is not None:
         write_tensors(folder / SAMPLES, {"images": run.pictures})
     write_json(folder / "report.json", found)
@@ -55,16 +59,6 @@ def _described(run: Run, report: Report) -> dict[str, Any]:
             for one in report.fragments
         ],
     }
-
-
-def _table(run: Run, reports: list[Report]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    shares = [f"copied_{size}" for size in reports[0].shares]
-    place = ["row", "dy", "dx", "area", "top", "left", "bottom", "right"]
-    writer.writerow(["picture", "verdict", "score", "fragments", "sources", *place, *shares])
-    writer.writerows(_rows(run, reports))
-    return text.getvalue()
 
 
 def _rows(run: Run, reports: list[Report]) -> Iterator[list[Any]]:

@@ -1,7 +1,5 @@
 """What was measured, as a table on the terminal, in CSV and in markdown."""
 
-import csv
-import io
 from collections.abc import Iterator
 from statistics import median
 from typing import Any, NamedTuple
@@ -182,12 +180,3 @@ def _seconds(cell: dict[str, Any]) -> Iterator[list[float]]:
 
 def _slope(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
-
-
-def comma_separated(record: dict[str, Any]) -> str:
-    """CSV with a header: the fields of :class:`Row`, in full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows(record))
-    return text.getvalue()

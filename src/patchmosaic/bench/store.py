@@ -6,7 +6,7 @@ from typing import Any
 from patchmosaic.bench import picture, report
 from patchmosaic.bench.plan import Cell
 from patchmosaic.errors import InputError
-from patchmosaic.records import differences, read_json, write, write_json
+from patchmosaic.records import differences, read_json, write_csv, write_json, write_text
 
 
 class Store:
@@ -78,12 +78,6 @@ class Store:
             return []
         self.save()
         paths = [self.folder / name for name in ("bench.json", "bench.csv", "bench.md")]
-        for path, text in zip(
-            paths[1:], (report.comma_separated(self.record), report.markdown(self.record)), strict=True
-        ):
-            _write_text(path, text)
+        write_csv(paths[1], report.Row._fields, report.rows(self.record))
+        write_text(paths[2], report.markdown(self.record))
         return paths + picture.save(self.record, self.folder)
-
-
-def _write_text(path: Path, text: str) -> None:
-    write(path, lambda temporary: temporary.write_text(text))

@@ -1,8 +1,7 @@
 """A prediction of windows from data alone that is recorded and can be resumed."""
 
-import csv
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from typing import final
 
@@ -26,10 +25,11 @@ from patchmosaic.errors import InputError
 from patchmosaic.nets import Network
 from patchmosaic.nets.matching import check_fit
 from patchmosaic.presets import LOCAL_MACHINES, find_scales, short
-from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
+from patchmosaic.records import RunFolder, read_tensors, versions, write_csv, write_json, write_tensors
 from patchmosaic.schedule import CosineSchedule
 
 RESULTS = ("risk.csv", "risk.png", "windows.png")
+COLUMNS = ("t", "alpha_bar", "window", "risk", "risk_stderr", "excess_stderr", "chosen")
 _WAYS = {"ls": ("none", "zeros"), "els": ("translation", "circular"), "bbels": ("translation", "zeros")}
 
 
@@ -150,20 +150,16 @@ class Prediction:
         folder, data = self.files.path, self.data.name
         origin = {"data": self.data.fingerprint, "held_out": self.settings.held_out}
         write_json(folder / f"{self.settings.machine}.json", {**schedule.describe(), **origin})
-        write(folder / "risk.csv", lambda path: path.write_text(self._table(schedule)))
+        write_csv(folder / "risk.csv", COLUMNS, self._rows(schedule))
         title = f"{short(self.settings.machine)}, {len(self.plan.dictionary):,} images of {data}"
         plots.save(draw_risk(schedule, self.times, title), folder / "risk.png")
         page = draw_windows(schedule, self.times, title, self.beside, self.settings.beside or "")
         plots.save(page, folder / "windows.png")
         self.files.close()
 
-    def _table(self, schedule: PredictedSchedule) -> str:
-        text = StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("t", "alpha_bar", "window", "risk", "risk_stderr", "excess_stderr", "chosen"))
+    def _rows(self, schedule: PredictedSchedule) -> Iterator[tuple[float, ...]]:
         for i, (t, alpha_bar) in enumerate(zip(self.times, schedule.alpha_bars, strict=True)):
             for j, window in enumerate(schedule.candidates):
                 numbers = (schedule.risk, schedule.risk_stderr, schedule.excess_stderr)
                 chosen = int(window == schedule.windows[i])
-                table.writerow((t, alpha_bar, window, *(float(part[i, j]) for part in numbers), chosen))
-        return text.getvalue()
+                yield (t, alpha_bar, window, *(float(part[i, j]) for part in numbers), chosen)

@@ -1,7 +1,5 @@
 """The files of a finished comparison, and its table for the terminal."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ from patchmosaic.comparison.compare import Comparison, percent
 from patchmosaic.comparison.run import Run
 from patchmosaic.metrics import METRICS
 from patchmosaic.presets import short
-from patchmosaic.records import write, write_json, write_tensors
+from patchmosaic.records import write_csv, write_json, write_tensors, write_text
 from patchmosaic.viz import save_png
 
 COLUMNS = ("seed", "label", "network_steps", "machine", *METRICS)
@@ -26,23 +24,15 @@ def write_results(run: Run, result: Comparison) -> None:
     if run.labels is not None:
         tensors["labels"] = run.labels
     write_tensors(folder / "samples.safetensors", tensors)
-    write(folder / "per_seed.csv", lambda path: path.write_text(_per_seed(run, result)))
+    write_csv(folder / "per_seed.csv", COLUMNS, _rows(run, result))
     captions = [run.caption(i) for i in range(len(run.settings.seeds))]
     save_png(pictures.pairs(result, captions, run.names), folder / "pairs.png")
     panels = scatter.scatters(result)
     if panels:
         save_png(scatter.side_by_side(panels), folder / "scatter.png")
-    write(folder / "report.html", lambda path: path.write_text(page.report(run, result), "utf-8"))
+    write_text(folder / "report.html", page.report(run, result))
     write_json(folder / "summary.json", result.summary())
     run.files.close()
-
-
-def _per_seed(run: Run, result: Comparison) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_rows(run, result))
-    return text.getvalue()
 
 
 def _rows(run: Run, result: Comparison) -> Iterator[tuple[Any, ...]]:

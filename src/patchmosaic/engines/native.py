@@ -131,7 +131,9 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_side.restype = c_int  # blocks come in multiples of these
     found.box_groups.restype = found.box_settled.restype = c_int
     found.box_groups.argtypes = [c_int]  # symmetry; gives the blocks in an item
-    found.box_settled.argtypes = [c_int]  # symmetry; gives the items of a row shift that are always summed together
+    found.box_settled.argtypes = [
+        c_int
+    ]  # symmetry; gives the items of a row shift that are always summed together
     found.box_place.restype = c_int64  # bytes
     found.box_place.argtypes = [ctypes.POINTER(Job), pointer]  # memory, or None
     found.box_queue.restype = c_int  # patches that may wait at a pixel

@@ -1,6 +1,6 @@
 """An explanation that is recorded and can be resumed."""
 
-import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
@@ -21,7 +21,15 @@ from patchmosaic.explain import (
 )
 from patchmosaic.explanation.subject import Subject
 from patchmosaic.locality import window_at
-from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
+from patchmosaic.records import (
+    RunFolder,
+    read_tensors,
+    versions,
+    write_csv,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from patchmosaic.sampling import draw_noise, generators, reverse_flow
 
 RESULTS = (
@@ -150,7 +158,7 @@ class Run:
         }
         for name, picture in drawn.items():
             plots.save(picture, self.files.path / name)
-        write(self.files.path / "fragments.csv", lambda path: self._write_fragments(path, explanation))
+        write_csv(self.files.path / "fragments.csv", COLUMNS, self._fragments(explanation))
         tensors = [_tensors(step.found) for step in explanation.steps]
         stacked = {
             name: torch.cat([part[name] for part in tensors]) for name in tensors[0] if name != "by_image"
@@ -160,7 +168,7 @@ class Run:
         write_tensors(self.files.path / "provenance.safetensors", stacked)
         summary = self.summary(explanation)
         html = page(self, explanation, summary)
-        write(self.files.path / "explain.html", lambda path: path.write_text(html, "utf-8"))
+        write_text(self.files.path / "explain.html", html)
         write_json(self.files.path / "summary.json", summary)
         self.files.close()
         return summary
@@ -189,16 +197,13 @@ class Run:
             "locally_consistent_share": float(consistency.share[0]),
         }
 
-    def _write_fragments(self, path: Path, explanation: Explanation) -> None:
+    def _fragments(self, explanation: Explanation) -> Iterator[tuple[Any, ...]]:
         data = self.subject.data
-        with path.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(COLUMNS)
-            for name, found in explanation.mosaics.items():
-                for n, part in enumerate(found.fragments):
-                    kind = "" if data.labels is None else data.class_names[int(data.labels[part.image])]
-                    source = (int(data.indices[part.image]), kind, part.down, part.right, part.element)
-                    rows.writerow([name, n, part.size, *source, *part.box])
+        for name, found in explanation.mosaics.items():
+            for n, part in enumerate(found.fragments):
+                kind = "" if data.labels is None else data.class_names[int(data.labels[part.image])]
+                source = (int(data.indices[part.image]), kind, part.down, part.right, part.element)
+                yield (name, n, part.size, *source, *part.box)
 
 
 def _tensors(found: Provenance) -> dict[str, Tensor]:

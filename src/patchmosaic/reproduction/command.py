@@ -45,7 +45,7 @@ def add_reproduce(commands: Any) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from patchmosaic.records import write, write_json
+    from patchmosaic.records import write_json, write_text
     from patchmosaic.reproduction.rows import BUDGETS, ROWS
     from patchmosaic.reproduction.stages import commands, markdown, table
 
@@ -64,7 +64,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     content = table(args.row, row, budget, folder)
     text = markdown(content)
     write_json(folder / "table.json", content)
-    write(folder / "table.md", lambda path: path.write_text(text))
+    write_text(folder / "table.md", text)
     print(f"\n{text}\n{folder / 'table.md'}")
 
 

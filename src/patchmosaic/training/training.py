@@ -1,6 +1,5 @@
 """Training a network to predict the noise in pictures (Kamb & Ganguli 2025, appendix C.1)."""
 
-import csv
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from patchmosaic.errors import InputError
 from patchmosaic.nets import Network, save_network
 from patchmosaic.nets.build import build
 from patchmosaic.nets.network import TRAINING_STEPS
-from patchmosaic.records import RunFolder, read_tensors, versions, write, write_json, write_tensors
+from patchmosaic.records import RunFolder, read_tensors, versions, write_csv, write_json, write_tensors
 from patchmosaic.sampling import draw_noise, generators, sample
 from patchmosaic.training.batches import Batches
 from patchmosaic.training.settings import TrainSettings
@@ -220,7 +219,7 @@ class Training:
         title = f"Loss of a {self.settings.network} on {self.data.name}"
         page = plots.curve(self.losses, title, ("step", "mean squared error of the noise"))
         plots.save(page, self.files.path / "loss.png")
-        write(self.files.path / "loss.csv", lambda path: _write_losses(path, self.losses))
+        write_csv(self.files.path / "loss.csv", ("step", "loss"), enumerate(self.losses, 1))
         metrics = {"steps": self.step, "loss": self.recent_loss, "parameters": self.parameters}
         write_json(self.files.path / "metrics.json", metrics)
         self.files.close()
@@ -244,10 +243,3 @@ def _uninterrupted() -> Iterator[None]:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _write_losses(path: Path, losses: list[float]) -> None:
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["step", "loss"])
-        rows.writerows(enumerate(losses, 1))
