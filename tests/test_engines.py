@@ -277,7 +277,7 @@ def test_auto_is_the_fastest_that_can_run(monkeypatch):
     assert engines.choose("auto") is (engines.DenseEngine if native.library() is None else engines.BoxEngine)
     monkeypatch.setattr(engines, "library", lambda: None)
     assert engines.choose("auto") is engines.DenseEngine
-    monkeypatch.setattr(box, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: None)
     with pytest.raises(pm.InputError, match="dense"):
         pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), engine="box")
 

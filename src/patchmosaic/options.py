@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchmosaic.errors import InputError
+from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
 
 _Settings = TypeVar("_Settings")
 
@@ -117,13 +118,7 @@ def add_work_options(command: argparse.ArgumentParser, batch: int, of: str, effe
     """
     work = command.add_argument_group("work")
     add_device_option(work)
-    work.add_argument(
-        "--memory",
-        type=size_in_bytes,
-        default=1 << 29,
-        metavar="SIZE",
-        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
-    )
+    add_memory_option(work)
     work.add_argument(
         "--batch",
         type=int,
@@ -132,6 +127,17 @@ def add_work_options(command: argparse.ArgumentParser, batch: int, of: str, effe
         help=f"{of} at a time (default: {batch}); {effect}",
     )
     return work
+
+
+def add_memory_option(command: Any) -> None:
+    """``--memory`` in bytes."""
+    command.add_argument(
+        "--memory",
+        type=size_in_bytes,
+        default=DEFAULT_MEMORY_BUDGET,
+        metavar="SIZE",
+        help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
+    )
 
 
 def add_device_option(group: Any) -> None:

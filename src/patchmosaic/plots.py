@@ -9,7 +9,7 @@ import torch
 from patchmosaic.records import write
 
 COLOURS = ("#0b3c7d", "#4d8fd1", "#c8553d", "#e0a458", "#7a9e7e", "#8d7aa8", "#555555", "#a0a0a0")
-INK, FAINT, PAPER = "#1c1c1e", "#6e6e76", "#ffffff"
+INK, FAINT, PAPER, GRID = "#1c1c1e", "#6e6e76", "#ffffff", "#e4e4e8"
 
 
 def empty_page(width: float, height: float) -> Any:
@@ -36,6 +36,13 @@ def figure(lines: int, columns: int, width: float, height: float, **options: Any
     return page, page.subplots(lines, columns, squeeze=False, **options)
 
 
+def tidy(panel: Any, axis: str = "both", which: str = "major") -> None:
+    """A faint grid behind the curves, and no frame above and on the right."""
+    panel.grid(axis=axis, which=which, color=GRID, linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
 def save(page: Any, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     write(path, lambda temporary: page.savefig(temporary, dpi=110))
@@ -58,6 +65,5 @@ def curve(values: Sequence[float], title: str, axes: tuple[str, str]) -> Any:
     panel.set_xlabel(axes[0])
     panel.set_ylabel(axes[1])
     panel.set_title(title, loc="left", color=INK)
-    panel.grid(axis="y", which="both", color="#e4e4e8", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel, "y", "both")
     return page

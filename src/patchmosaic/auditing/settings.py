@@ -64,7 +64,5 @@ class Settings(DataSettings):
             return grey_levels(found, f"the pictures of {source}")
         if not path.is_file():
             raise InputError(f"{source!r} does not exist: give the path of a file or folder")
-        tensors, _ = read_tensors(path)
-        if "images" not in tensors:
-            raise InputError(f"{path} holds no tensor called images: give a file of patchmosaic generate")
+        tensors, _ = read_tensors(path, ["images"])
         return grey_levels(tensors["images"], f"the pictures of {source}")

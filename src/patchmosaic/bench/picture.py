@@ -58,9 +58,7 @@ def _panel(panel: Any, some: list[Row], contestants: list[str]) -> None:
         panel.plot(x, best, linestyle="none", marker="_", markersize=6, color=plots.INK, markeredgewidth=0.8)
     panel.set_xticks(range(len(windows)), [str(window) for window in windows])
     panel.set_yscale("log")
-    panel.grid(axis="y", color="#e4e4e8", linewidth=0.7)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    plots.tidy(panel, "y")
 
 
 def _roofs(panel: Any, peaks: dict[str, float], channels: int, label: bool) -> None:

@@ -1,10 +1,10 @@
 """How the box engine's time grows with the number of images, the window, the image size and the batch."""
 
-import math
 from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from patchmosaic.bench.contestants import Call
@@ -61,12 +61,7 @@ def measure_slopes(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any
 
 def fitted_slope(x: list[int], y: list[Any]) -> float | None:
     """The slope of log y against log x by least squares; None for fewer than two different x."""
-    log_x, log_y = [math.log(value) for value in x], [math.log(value) for value in y]
-    mean_x, mean_y = sum(log_x) / len(x), sum(log_y) / len(y)
-    spread = sum((a - mean_x) ** 2 for a in log_x)
-    if spread == 0:
-        return None
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(log_x, log_y, strict=True)) / spread
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(set(x)) > 1 else None
 
 
 def _points(plan: Plan) -> list[_Point]:

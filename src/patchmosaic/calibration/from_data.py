@@ -22,6 +22,7 @@ from patchmosaic.calibration.predict import (
 from patchmosaic.calibration.risk_picture import draw_risk, draw_windows
 from patchmosaic.data import Dataset, DataSettings
 from patchmosaic.errors import InputError
+from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
 from patchmosaic.nets import Network
 from patchmosaic.nets.matching import check_fit
 from patchmosaic.presets import LOCAL_MACHINES, find_scales, short
@@ -82,7 +83,7 @@ class Prediction:
         settings: Settings,
         data: Dataset,
         network: Network | None = None,
-        memory_budget: int = 1 << 29,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
     ):
         if settings.by_class and data.labels is None:
             raise InputError(f"{data.name} has no classes: leave out --by-class")

@@ -46,7 +46,7 @@ def draw(found: Mapping[str, Calibration], times: Sequence[float], data: str) ->
     likeness.set_xlabel(_TIME, fontsize=10)
     likeness.set_xlim(0, 1.02)
     for panel in (windows, likeness):
-        _tidy(panel)
+        plots.tidy(panel)
     count = next(iter(found.values())).cosines.shape[1]
     page.suptitle(
         f"How far a network looks, on {data}\nmedian of {count} trajectories, half of them shaded",
@@ -115,10 +115,4 @@ def _draw_widths(
     panel.set_xlim(0, 1.02)
     panel.set_ylim(0, 1.4 * panel.get_ylim()[1])  # with room for the legend
     panel.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
-    _tidy(panel)
-
-
-def _tidy(panel: Any) -> None:
-    panel.grid(color="#e4e4e8", linewidth=0.7)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    plots.tidy(panel)

@@ -40,7 +40,7 @@ def draw_risk(schedule: PredictedSchedule, times: Sequence[float], title: str) -
             panel.axhline(
                 float(schedule.network_risk[i]), color=plots.COLOURS[1], linestyle="--", linewidth=1.1
             )
-        _tidy(panel)
+        plots.tidy(panel)
     page.supxlabel("window P, in pixels", fontsize=10)
     page.supylabel("mean squared error on held-out images", fontsize=10)
     marks = "ring: least risk; dot: the window chosen"
@@ -102,10 +102,4 @@ def add_windows(
         panel.plot(times, found, "s--", color=plots.COLOURS[2], markersize=4, linewidth=1.4, label=name)
     panel.set_xlim(0, 1.02)
     panel.set_ylim(schedule.candidates[0] - 1, None)
-    _tidy(panel)
-
-
-def _tidy(panel: Any) -> None:
-    panel.grid(color="#e4e4e8", linewidth=0.7)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    plots.tidy(panel)

@@ -14,6 +14,7 @@ from patchmosaic.calibration.picture import draw, draw_fields
 from patchmosaic.calibration.settings import Settings
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
+from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
 from patchmosaic.nets import Network
 from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_json, read_tensors, versions, write_json, write_tensors
@@ -46,7 +47,7 @@ class Run:
         network: Network,
         data: Dataset,
         device: str = "cpu",
-        memory_budget: int = 1 << 29,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
     ):
         check_fit(network, data)
         self.settings, self.network, self.data, self.device = settings, network, data, device

@@ -11,6 +11,7 @@ from torch import Tensor
 from patchmosaic.comparison.compare import Comparison, Flow, machine_flows, network_flows
 from patchmosaic.comparison.settings import RULE_OF_THUMB, Settings, describe, find_locality
 from patchmosaic.data import Dataset
+from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
 from patchmosaic.nets import Network
 from patchmosaic.nets.matching import build_machine, check_fit, is_circular
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
@@ -44,7 +45,7 @@ class Run:
         network: Network,
         data: Dataset,
         device: str = "cpu",
-        memory_budget: int = 1 << 29,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
     ):
         check_fit(network, data)
         self.settings, self.network, self.data, self.device = settings, network, data, device

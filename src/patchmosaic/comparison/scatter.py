@@ -8,13 +8,13 @@ from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison, percent
 from patchmosaic.comparison.pictures import font
-from patchmosaic.plots import FAINT, INK, PAPER
+from patchmosaic.plots import FAINT, GRID, INK, PAPER
 from patchmosaic.presets import short
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_GRID, _DOT = "#e4e4e8", "#0b5cad"
+_DOT = "#0b5cad"
 _PANEL, _LEFT, _TOP, _SIDE = 760, 110, 124, 540  # in pixels, twice as large as a page shows it
 
 
@@ -58,8 +58,8 @@ def _panel(
     spacing = 0.25 if low >= 0 else 0.5
     for k in range(round((1 - low) / spacing) + 1):
         tick = low + k * spacing
-        draw.line((*at(tick, low), *at(tick, 1)), _GRID, 2)
-        draw.line((*at(low, tick), *at(1, tick)), _GRID, 2)
+        draw.line((*at(tick, low), *at(tick, 1)), GRID, 2)
+        draw.line((*at(low, tick), *at(1, tick)), GRID, 2)
         right, down = at(tick, low)
         draw.text((right, down + 12), f"{tick:.2f}", FAINT, font(22), anchor="mt")
         draw.text((_LEFT - 12, at(low, tick)[1]), f"{tick:.2f}", FAINT, font(22), anchor="rm")

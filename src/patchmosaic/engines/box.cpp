@@ -5,7 +5,7 @@
 // grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
 // Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
-// place. Where that is too little, the patches that matter are measured again in double (`measure`).
+// place. Where that is too little, the patches that matter are measured again in double (`measured`).
 //
 // A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
@@ -668,39 +668,6 @@ struct Pass {
             sums[1 + j][0] += weight * unit * stored(P, Q, S.codes, p.image, (int64_t)p.position * channels() + j);
     }
 
-    // The boxes of patches that matter, in double, times the precision.
-    struct Measured {
-        int count = 0, patch[V * WIDTH];
-        double bits[V * WIDTH], least = FAR;
-    };
-
-    Measured measure(int y, int x, int key_row, int key_column, const Floats *estimate, float least_estimate) const {
-        const int64_t pixel = (int64_t)y * P.width + x;
-        const float best = std::min((float)reference[pixel], least_estimate * (1 + MARGIN));
-        const float enough = Q.skip - MARGIN * best;
-        Measured found;
-        for (int v = 0; v < V; v++) {
-            const Ints matters = splat(best) + estimate[v] * splat(Q.fall) > splat(enough);
-            if (!any(matters)) continue;
-            for (int l = 0; l < WIDTH; l++) {
-                if (!matters[l]) continue;
-                const double bits =
-                    measured(P, Q, S.codes, pixel, image(v) + l, position(key_row, key_column, v));
-                found.patch[found.count] = v * WIDTH + l;
-                found.bits[found.count++] = bits;
-                found.least = std::min(found.least, bits);
-            }
-        }
-        return found;
-    }
-
-    // Of all patches: those that do not matter weigh nothing.
-    void exponents(int64_t pixel, const Measured &found, Floats *e) const {
-        for (int v = 0; v < V; v++) e[v] = splat(-FAR);
-        for (int i = 0; i < found.count; i++)
-            e[found.patch[i] / WIDTH][found.patch[i] % WIDTH] = (float)(reference[pixel] - found.bits[i]);
-    }
-
     // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.
     INLINE_MEMBER void follow(int y, int x, int key_row, int key_column, const Floats *box) const {
         const int64_t pixel = (int64_t)y * P.width + x;
@@ -736,11 +703,21 @@ struct Pass {
         keep(y, x, key_row, key_column, copy, weights_copy);
     }
 
+    // Exponents of boxes that float32 does not measure well enough: those that matter in double, others weigh nothing.
     __attribute__((noinline)) void follow_again(int y, int x, int key_row, int key_column, const Floats *estimate,
                                                 Floats *e) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
         const float least = smallest(estimate) * -Q.fall;
         if (least <= Q.trust) return;
-        exponents((int64_t)y * P.width + x, measure(y, x, key_row, key_column, estimate, least), e);
+        const float best = std::min((float)reference[pixel], least * (1 + MARGIN)), enough = Q.skip - MARGIN * best;
+        for (int v = 0; v < V; v++) {
+            const Ints matters = splat(best) + estimate[v] * splat(Q.fall) > splat(enough);
+            e[v] = splat(-FAR);
+            for (int l = 0; l < WIDTH; l++)
+                if (matters[l])
+                    e[v][l] = (float)(reference[pixel] -
+                                      measured(P, Q, S.codes, pixel, image(v) + l, position(key_row, key_column, v)));
+        }
     }
 
     INLINE_MEMBER int position(int key_row, int key_column, int v) const {

@@ -20,9 +20,8 @@ from torch import Tensor
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
-from patchmosaic.engines.native import Job, Trail, library
+from patchmosaic.engines.native import Job, Trail, aligned, compiled
 from patchmosaic.engines.trace import ZERO_NOISE, Traced
-from patchmosaic.errors import InputError
 from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
@@ -52,7 +51,7 @@ class BoxEngine(Engine):
 
     def __init__(self, dictionary: Dictionary, rules: Rules, memory_budget: int):
         super().__init__(dictionary, rules, memory_budget)
-        _library()
+        compiled()
         self._dense = DenseEngine(dictionary, rules, memory_budget)
         self._layouts = _Layouts(dictionary)
 
@@ -110,7 +109,7 @@ class BoxEngine(Engine):
         The noise 1 - alpha_bar is at least ``least``. Nor are there more samples than can be summed before the
         interpreter gets a chance to stop.
         """
-        native = _library()
+        native = compiled()
         channels, height, width = x.shape[1:]
         radius = self._radius(window, height, width)
         symmetry, first, shifts = self._row_shifts(radius, height)
@@ -161,7 +160,7 @@ class _Work:
         shifts: int,
         layout: "_Layout",
     ):
-        native = _library()
+        native = compiled()
         self.x, self.radius, self.shifts, self.layout = x, radius, shifts, layout
         self.batch, self.channels, self.height, self.width = x.shape
         self.pixels = self.height * self.width
@@ -187,13 +186,13 @@ class _Work:
         """The posterior means."""
         self._run(self.job)
         means = torch.empty_like(self.x)
-        _library().box_merge(self.job, means.data_ptr())
+        compiled().box_merge(self.job, means.data_ptr())
         return means
 
     def trace(self, k: int) -> Traced:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         self._run(self.job)
-        _library().box_merge(self.job, None)
+        compiled().box_merge(self.job, None)
         least, totals = (
             torch.from_numpy(self.memory.array(address, (self.batch, self.pixels), np.float64))
             for address in (self.job.reference, self.job.total)
@@ -290,7 +289,7 @@ class _Work:
         """Fill the sums of every part."""
         at_once = max(self.at_once // job.parts, 1)
         for item in range(0, -(-job.items // job.parts), at_once):
-            _library().box_sums(job, item, item + at_once)
+            compiled().box_sums(job, item, item + at_once)
 
 
 class _Layout(NamedTuple):
@@ -335,7 +334,7 @@ class _Layouts:
         return sum(layout.codes.nbytes for layout in self.kept.values())
 
     def _make(self, members: Int[Tensor, " m"]) -> _Layout:
-        native = _library()
+        native = compiled()
         lanes, side = native.box_lanes(), native.box_side()
         encoding = _encoding(self.dictionary.levels)
         elements = len(self.dictionary.group)
@@ -417,21 +416,11 @@ class _Memory(threading.local):
     @staticmethod
     def new(size: int) -> _Block:
         """Memory of its own."""
-        memory = np.empty(size + 64, np.uint8)
-        memory = memory[-memory.ctypes.data % 64 :][:size]
+        memory = aligned(size)
         return _Block(memory, memory.ctypes.data)
 
 
 _memory = _Memory()
-
-
-def _library() -> ctypes.CDLL:
-    found = library()
-    if found is None:
-        raise InputError(
-            "this installation has no compiled engine (no C++ compiler was found): use engine='dense'"
-        )
-    return found
 
 
 def _noise(alpha_bar: float, least: float, slope: float) -> tuple[float, ...]:
@@ -454,4 +443,4 @@ def _trusted(precision: float) -> float:
 
 def _bytes_of_pixel(channels: int) -> int:
     """What a part keeps of a pixel."""
-    return 8 * (2 + channels) + 4 * (1 + 3 * _library().box_queue())
+    return 8 * (2 + channels) + 4 * (1 + 3 * compiled().box_queue())

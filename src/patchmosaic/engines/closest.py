@@ -14,12 +14,12 @@ from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines import native
-from patchmosaic.engines.tree import Layout, Patches, Tree, compiled, in_parallel
+from patchmosaic.engines.native import compiled, in_parallel
+from patchmosaic.engines.tree import Layout, Patches, Tree
 from patchmosaic.errors import InputError
 from patchmosaic.symmetry import Rules
 
 UNIT = 128  # grey levels in 1
-LARGEST = 255  # numbers in a window whose squared distances float32 holds exactly
 _AT_ONCE = 1 << 24  # numbers in a table of distances
 
 

@@ -3,11 +3,14 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from patchmosaic.errors import InputError
 
@@ -97,6 +100,16 @@ def library() -> ctypes.CDLL | None:
     return load(found[0]) if found else None
 
 
+def compiled() -> ctypes.CDLL:
+    """The compiled library, which must be there."""
+    found = library()
+    if found is None:
+        raise InputError(
+            "this installation has no compiled engine (no C++ compiler was found): use engine='dense'"
+        )
+    return found
+
+
 @lru_cache(maxsize=1)
 def pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay for the next call."""
@@ -105,6 +118,18 @@ def pool(threads: int) -> ThreadPoolExecutor:
 
 if sys.platform != "win32":  # threads do not survive a fork
     os.register_at_fork(after_in_child=pool.cache_clear)
+
+
+def in_parallel(work: Callable[[int], object], count: int) -> None:
+    """Do ``work(i)`` for i below ``count`` in threads."""
+    for _ in pool(torch.get_num_threads()).map(work, range(count)):
+        pass
+
+
+def aligned(size: int) -> UInt8[np.ndarray, " size"]:
+    """Bytes aligned to 64, in huge pages where there are any: numpy asks for them."""
+    memory = np.empty(size + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 :][:size]
 
 
 def builds() -> list[Path]:

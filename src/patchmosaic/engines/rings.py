@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
-from patchmosaic.engines.native import RingQuery, library, pool
+from patchmosaic.engines.native import RingQuery, compiled, in_parallel, library
 from patchmosaic.engines.windows import Frame, local_frame, pad
 from patchmosaic.posterior import SoftmaxMean, empty, finalize, update
 from patchmosaic.symmetry import Rules, position_blocks
@@ -63,8 +63,8 @@ def ring_means(
     """
     channels, height, width = dictionary.shape
     frame = local_frame(height, width, windows[-1], rules.padding) if rules.padding == "circular" else None
-    compiled = library() if not plain and channels in _COMPILED_CHANNELS else None
-    dtype = torch.float32 if compiled else torch.float64
+    fast = not plain and channels in _COMPILED_CHANNELS and library() is not None
+    dtype = torch.float32 if fast else torch.float64
     levels = torch.tensor(alpha_bars, dtype=torch.float64)
     slopes = torch.stack([-levels / (2 * (1 - levels)), (levels / (1 - levels)).sqrt()], dim=1)
     plans = _plans(queries.positions.unique().tolist(), dictionary.shape, frame, rules, windows)
@@ -74,7 +74,7 @@ def ring_means(
         for image, row in enumerate(queries.positions.tolist())
         for position in row
     ]
-    kind: type[_PlainSums] | type[_CompiledSums] = _CompiledSums if compiled else _PlainSums
+    kind: type[_PlainSums] | type[_CompiledSums] = _CompiledSums if fast else _PlainSums
     sums = [kind(*pixel, channels, slopes) for pixel in pixels]
     at_once = max(16, memory_budget // (3 * clean.shape[1] * clean.element_size()))
     for _, images in dictionary.chunks(dictionary.members(label), at_once, dtype):
@@ -223,13 +223,13 @@ class _CompiledSums:
     @staticmethod
     def add_all(sums: Sequence["_CompiledSums"], images: Float[Tensor, "n d"]) -> None:
         """Sum over the keys of some images, for each of the pixels, on all threads."""
-        found = library()
-        assert found is not None
+        found = compiled()
         lanes = found.ring_lanes()
         missing = -len(images) % lanes
         blocks = _aligned(F.pad(images, (0, 0, 0, missing)).unflatten(0, (-1, lanes)).transpose(1, 2))
 
-        def add(pixel: "_CompiledSums") -> None:
+        def add(i: int) -> None:
+            pixel = sums[i]
             scratch = _aligned(torch.empty(2 * pixel.most_keys, lanes))
             found.ring_sums(
                 ctypes.byref(pixel.query),
@@ -241,7 +241,7 @@ class _CompiledSums:
                 pixel.sums.ctypes.data,
             )
 
-        list(pool(torch.get_num_threads()).map(add, sums))
+        in_parallel(add, len(sums))
 
     def means(self) -> Float[Tensor, "levels windows c"]:
         """The posterior means."""

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from patchmosaic.engines import native
 from patchmosaic.engines.base import Certified, Engine
+from patchmosaic.engines.native import compiled, in_parallel
 from patchmosaic.engines.trace import Traced
-from patchmosaic.engines.tree import FLOAT32, REACH, Layout, Patches, Tree, classes, compiled, in_parallel
+from patchmosaic.engines.tree import FLOAT32, REACH, Layout, Patches, Tree, classes
 from patchmosaic.symmetry import position_blocks
 
 _WORTH = 0.15  # share of pairs above which the exact engine is as fast
@@ -164,7 +165,7 @@ class _Queries:
         """A bound on what float32 does to the mean, once the nearest group was summed; see docs/engines.md."""
         layout, numbers = self.patches.layout, self.patches.numbers
         bits = self.reference.double() + math.log2(self.patches.count)
-        size = self.exact.norm(dim=1) + max(abs(layout.low), abs(layout.high)) * numbers**0.5 * layout.rounded
+        size = self.exact.norm(dim=1) + max(abs(layout.low), abs(layout.high)) * numbers**0.5
         terms = (13 + -(-numbers // 8)) * bits + 2 * size * (self.sharp * bits).sqrt()
         return (layout.high - layout.low) * (1.05 * math.log(2) * FLOAT32 * terms + 2e-6) + 1e-7
 

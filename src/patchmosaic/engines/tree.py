@@ -1,17 +1,16 @@
 """Training patches sorted by nearness: what the screened engine searches (compiled part: screen.cpp)."""
 
 import math
-from collections.abc import Callable, Iterator
-from ctypes import CDLL, byref
+from collections.abc import Iterator
+from ctypes import byref
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines import native
-from patchmosaic.engines.native import pool
+from patchmosaic.engines.native import aligned, compiled, in_parallel
 from patchmosaic.symmetry import Rules
 
 FLOAT32 = 2.0**-24  # relative error of one operation
@@ -37,7 +36,6 @@ class Layout:
         self.margin = radius if rules.padding == "circular" else 0
         self.radius = radius
         self.levels = None if dictionary.levels is None else dictionary.levels.float()
-        self.rounded = dictionary.images(members[:1], torch.float64).dtype != torch.float32
         dtype = torch.float32 if self.levels is None else torch.uint8
         self.images = len(members) * len(dictionary.group)
         self.codes = empty((self.images, *self._size, self.channels), dtype)
@@ -236,24 +234,8 @@ def _stretch(rotation: Float[Tensor, "d d"]) -> float:
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory aligned to 64 bytes, in huge pages where there are any (numpy asks for them): it is read at random."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = torch.from_numpy(np.empty(size + 64, dtype=np.uint8))
-    start = -memory.data_ptr() % 64
-    return memory[start : start + size].view(dtype).view(shape)
-
-
-def in_parallel(work: Callable[[int], object], count: int) -> None:
-    """Do ``work(i)`` for i below ``count`` in threads."""
-    for _ in pool(torch.get_num_threads()).map(work, range(count)):
-        pass
-
-
-def compiled() -> CDLL:
-    """The compiled library, which must be there."""
-    found = native.library()
-    assert found is not None
-    return found
+    """Memory for the compiled code, in huge pages: it is read at random."""
+    return torch.from_numpy(aligned(math.prod(shape) * dtype.itemsize)).view(dtype).view(shape)
 
 
 def classes(blocks: tuple) -> Iterator[tuple[Int[Tensor, " q"], Int[Tensor, " k"]]]:

@@ -133,10 +133,7 @@ def effective_width(field: Float[Tensor, "h w"]) -> float:
 
 def rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """Spearman's: Pearson's r of the ranks, equals sharing their mean rank; NaN where one does not vary."""
-    ranks = torch.stack([_ranks(a), _ranks(b)])
+    from scipy.stats import rankdata
+
+    ranks = torch.tensor([rankdata(a).tolist(), rankdata(b).tolist()])
     return float(torch.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    less = (values[:, None] > values).sum(1)
-    return less + ((values[:, None] == values).sum(1).double() - 1) / 2

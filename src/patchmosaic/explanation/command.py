@@ -7,9 +7,9 @@ from typing import Any
 from patchmosaic.options import (
     add_command,
     add_device_option,
+    add_memory_option,
     add_output_options,
     check_device,
-    size_in_bytes,
 )
 
 _DESCRIPTION = """\
@@ -53,9 +53,7 @@ def add_explain(commands: Any) -> None:
     add_output_options(command, "explain-I inside RUN")
     work = command.add_argument_group("work")
     add_device_option(work)
-    work.add_argument(
-        "--memory", type=size_in_bytes, default=1 << 29, metavar="SIZE", help="such as 2GiB (default: 512MiB)"
-    )
+    add_memory_option(work)
 
 
 def _explain(args: argparse.Namespace) -> None:

@@ -160,8 +160,7 @@ def belief(subject: Subject, explanation: Explanation) -> Any:
     panel.set_xlabel("time t: from noise (left) to picture (right)", fontsize=10)
     panel.set_ylabel("effective number of patches (shaded: half of the pixels)", fontsize=10)
     panel.legend(frameon=False, fontsize=10, loc="lower left")
-    panel.grid(axis="y", color="#e4e4e8", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    plots.tidy(panel, "y")
     title = f"How many patches a pixel believes in: {short(subject.name)}, {subject.caption}"
     panel.set_title(title, loc="left", fontsize=12, color=plots.INK)
     return page
