@@ -1,8 +1,9 @@
-"""Check the shapes in the signatures of everything the tests import."""
+"""Check the shapes in the signatures of the estimator and its engines; what several tests need."""
 
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,19 @@ with install_import_hook(
     "beartype.beartype",
 ):
     import patchmosaic
+
+
+@pytest.fixture
+def real_data():
+    """Gives the path of a file of real data, of which this project has none: in the folder PATCHMOSAIC_DATA."""
+    folder = Path(os.environ.get("PATCHMOSAIC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+    def path(name):
+        if not (folder / name).exists():
+            pytest.skip(f"{folder / name} is absent")
+        return folder / name
+
+    return path
 
 
 @pytest.fixture(scope="session")

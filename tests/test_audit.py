@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from patchmosaic.nets.network import BUNDLED
 from patchmosaic.records import read_tensors
 
 SIZE = 20
-CIFAR = Path(__file__).parents[2] / "shared" / "data" / "cifar10-train.parquet"
 
 
 def pictures(count, channels=1, seed=0):
@@ -385,9 +383,8 @@ def test_unusable_pictures_are_refused(images, hint):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CIFAR.exists(), reason="needs CIFAR-10")
-def test_copies_among_photographs():
-    every = pm.load_dataset(CIFAR, limit=2600).pixels
+def test_copies_among_photographs(real_data):
+    every = pm.load_dataset(real_data("cifar10-train.parquet"), limit=2600).pixels
     train, held, real = every[:2000], every[2000:2060], every[2060:]
     pasted = held.clone()
     pasted[:, :, 8:24, 8:24] = train[:60, :, 8:24, 8:24]

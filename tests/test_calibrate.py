@@ -9,7 +9,7 @@ import torch
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic.calibration import command, run
+from patchmosaic.calibration import run
 from patchmosaic.cli import main
 from patchmosaic.explain import effective_width, machine_jacobian, network_jacobian, receptive_field
 from patchmosaic.nets import load_network, save_network
@@ -240,7 +240,6 @@ def test_without_data_the_network_must_know_its_own(networks, tmp_path, capsys):
 
 def test_help_and_import_are_light():
     """The command's module costs nothing until it works."""
-    assert command.add_calibrate
     code = (
         "import sys, patchmosaic\n"
         "from patchmosaic.calibration.command import add_calibrate\n"

@@ -25,7 +25,6 @@ from patchmosaic.data import Dataset, load_dataset
 from patchmosaic.data.pixels import as_bytes, as_floats
 from patchmosaic.errors import InputError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 NAMES = ("ant", "bee", "cow")
 
 
@@ -727,32 +726,25 @@ def test_idx_labels_of_another_length_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- real files
 
 
-def shared(name: str) -> Path:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    return path
-
-
 @pytest.mark.slow
-def test_mnist() -> None:
-    data = load_dataset(shared("mnist-train.parquet"), size=32)
+def test_mnist(real_data) -> None:
+    data = load_dataset(real_data("mnist-train.parquet"), size=32)
     assert data.pixels.shape == (60_000, 1, 32, 32)
     assert data.pixels.dtype == torch.uint8
     assert data.labels is not None
     assert data.labels.unique().tolist() == list(range(10))
     assert data.name == "mnist-train"
-    first = load_dataset(shared("mnist-train.parquet"), size=32, limit=100)
+    first = load_dataset(real_data("mnist-train.parquet"), size=32, limit=100)
     assert torch.equal(first.pixels, data.pixels[:100])
     assert first.indices.tolist() == list(range(100))
 
 
 @pytest.mark.slow
-def test_cifar10() -> None:
-    data = load_dataset(shared("cifar10-train.parquet"))
+def test_cifar10(real_data) -> None:
+    data = load_dataset(real_data("cifar10-train.parquet"))
     assert data.pixels.shape == (50_000, 3, 32, 32)
     assert data.class_names[3] == "cat"
-    cats = load_dataset(shared("cifar10-train.parquet"), classes="cat", limit=50, seed=0)
+    cats = load_dataset(real_data("cifar10-train.parquet"), classes="cat", limit=50, seed=0)
     assert torch.equal(cats.pixels, data.pixels[cats.indices])
     assert cats.labels is not None
     assert cats.labels.unique().tolist() == [3]

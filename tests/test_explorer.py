@@ -32,6 +32,7 @@ from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 from patchmosaic.metrics import measure
+from patchmosaic.nets.network import BUNDLED
 from patchmosaic.viz import to_pil
 
 LIMIT = 120
@@ -622,7 +623,7 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
         (["--view", "machine=x"], "machine must be one of"),
         (["--view", "label=x"], "label must be a number"),
         (["--network", "nowhere"], "holds no network"),
-        (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
+        (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--view", "http://127.0.0.1:8017/?machine=x"], "machine must be one of"),
         (["--host", "a" * 300], "cannot listen on"),
         (["--port", "99999"], "give another --port"),

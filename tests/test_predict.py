@@ -13,6 +13,7 @@ from patchmosaic.cli import main
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.native import library
 from patchmosaic.engines.rings import PixelQueries, ring_means
+from patchmosaic.nets.network import BUNDLED
 from patchmosaic.symmetry import Rules
 
 LEVELS = tuple(pm.CosineSchedule().alpha_bar(t) for t in (0.05, 0.3, 0.6, 1.0))
@@ -260,7 +261,7 @@ def test_the_command_can_be_resumed_to_the_same_bytes(tmp_path, monkeypatch, cap
 
 
 def test_the_command_takes_a_network(tmp_path):
-    network = "src/patchmosaic/nets/digits"
+    network = str(BUNDLED)
     options = ["--from-data", "--network", network, "--limit", "300", "--held-out", "30", "--steps", "5"]
     assert main(["calibrate", *options, "--out", str(tmp_path / "run")]) == 0
     schedule = pm.PredictedSchedule.load(tmp_path / "run" / "bbels.json")
@@ -285,7 +286,7 @@ def test_the_command_takes_a_network(tmp_path):
         (["--network", "somewhere"], "no network"),
         (["--save-with-network"], "follows no network"),
         (["--rule", "network"], "give the network"),
-        (["--data", "two-tone", "--network", "src/patchmosaic/nets/digits"], "use --size 8"),
+        (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--data", "two-tone", "--by-class"], "no classes"),
         (["--beside", "nothing"], "no scales"),
     ],

@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path, capsys):
     assert run(tmp_path / "run", "--lr", "9", "--steps", "200") == 1
     error = capsys.readouterr().err
     assert "--lr" in error
-    assert len(error.strip().splitlines()[-1:]) == 1
+    assert len(error.strip().splitlines()) == 1, error
     assert "Traceback" not in error
 
 

@@ -80,5 +80,5 @@ def said(found: dict[str, Any]) -> str:
     return (
         f"{total} pictures: {counts}\n"
         f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
-        f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} held-out ones)"
+        f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} of them)"
     )
