@@ -16,27 +16,42 @@ Images = Tensor | np.ndarray
 
 
 def ideal(images: Images, **options: Any) -> ScoreMachine:
-    """IS: the exact score of the training set; it can only copy (eq. 3-4)."""
+    """IS: the exact score of the training set; it can only copy (eq. 3-4).
+
+    :class:`ScoreMachine` describes ``images``, the other arguments and errors.
+    """
     return ScoreMachine(images, symmetry="none", **options)
 
 
 def equivariant(images: Images, **options: Any) -> ScoreMachine:
-    """ES: the training set under every circular translation (eq. 5-6)."""
+    """ES: the training set under every circular translation (eq. 5-6).
+
+    :class:`ScoreMachine` describes ``images``, the other arguments and errors.
+    """
     return ScoreMachine(images, symmetry="translation", padding="circular", **options)
 
 
 def local(images: Images, locality: Locality, padding: str = "zeros", **options: Any) -> ScoreMachine:
-    """LS: each pixel sees a window, and training patches at its own position (eq. 7-8)."""
+    """LS: each pixel sees a window, and training patches at its own position (eq. 7-8).
+
+    :class:`ScoreMachine` describes ``images``, the other arguments and errors.
+    """
     return ScoreMachine(images, locality=locality, symmetry="none", padding=padding, **options)
 
 
 def equivariant_local(images: Images, locality: Locality, **options: Any) -> ScoreMachine:
-    """ELS: each pixel sees a wrapped window, and training patches from everywhere (eq. 9-10, 39-40)."""
+    """ELS: each pixel sees a wrapped window, and training patches from everywhere (eq. 9-10, 39-40).
+
+    :class:`ScoreMachine` describes ``images``, the other arguments and errors.
+    """
     return ScoreMachine(images, locality=locality, symmetry="translation", padding="circular", **options)
 
 
 def boundary_broken(images: Images, locality: Locality, **options: Any) -> ScoreMachine:
-    """bbELS: as ELS with zeros outside the image, which tell pixels near the border where they are (eq. 41)."""
+    """bbELS: as ELS with zeros outside the image, which tell pixels near the border where they are (eq. 41).
+
+    :class:`ScoreMachine` describes ``images``, the other arguments and errors.
+    """
     return ScoreMachine(images, locality=locality, symmetry="translation", padding="zeros", **options)
 
 
@@ -78,6 +93,9 @@ def published_scales(name: str, *, authors_index: bool = False) -> LocalitySched
     Args:
         name: a key of ``PUBLISHED_SCALES``.
         authors_index: as in :meth:`LocalitySchedule.from_steps`.
+
+    Raises:
+        InputError: for an unknown name.
     """
     if name not in PUBLISHED_SCALES:
         raise InputError(f"no published scales called {name!r}; there are {', '.join(PUBLISHED_SCALES)}")
@@ -90,6 +108,9 @@ def find_scales(name: str, *, authors_index: bool = False) -> LocalitySchedule:
     Args:
         name: a key of ``PUBLISHED_SCALES``, or the path of what :meth:`LocalitySchedule.save` wrote.
         authors_index: as in :meth:`LocalitySchedule.from_steps`.
+
+    Raises:
+        InputError: for a name that is neither; for a file that holds no scales, or with ``authors_index``.
     """
     if name in PUBLISHED_SCALES:
         return published_scales(name, authors_index=authors_index)

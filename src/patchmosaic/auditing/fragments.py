@@ -87,7 +87,7 @@ def spread(windows: Mask, window: int) -> Mask:
 
 
 def differences(picture: np.ndarray, sources: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Squared differences (K, H, W), mean over channels; infinite outside the source.
+    """Squared differences (K, H, W), mean over channels; 1e9 outside the source.
 
     Args:
         picture: (C, H, W) in grey levels.

@@ -114,7 +114,7 @@ def _onto_image(
 
 
 def receptive_field(jacobian: Float[Tensor, "b o c h w"]) -> Float[Tensor, "h w"]:
-    """The mean over samples of absolute derivatives, summed over both channels."""
+    """The mean over samples of absolute derivatives, summed over output and input channels."""
     return jacobian.abs().sum((1, 2)).mean(0)
 
 
