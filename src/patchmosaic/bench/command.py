@@ -11,8 +11,8 @@ from patchmosaic.options import add_command
 
 _DESCRIPTION = """\
 Measure how fast the engines are, beside other exact ways to the same answer: the published algorithm, the same
-made lean, unfold and matrix product, torch's fused attention, KeOps. All are timed in one run, in turn within every repeat, so what
-counts are the ratios. Each answer is compared with the dense engine in float64.
+made lean, unfold and matrix product, torch's fused attention, KeOps. All are timed in one run, in turn within
+every repeat, so what counts are the ratios. Each answer is compared with the dense engine in float64.
 
 With --out the folder holds bench.json (everything), bench.csv, bench.md and bench.png."""
 
