@@ -1,6 +1,8 @@
 """Every engine against the dense float64 twin, and the box engine's own promises."""
 
+import copy
 import multiprocessing
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -236,13 +238,45 @@ def test_evenly_spaced_levels_are_stored_as_bytes(levels, even):
 
 
 @needs_compiled
+def test_threads_may_ask_for_other_classes():
+    """Of small classes one layout is kept, so that they come and go."""
+    images, labels = training_images((1, 6, 6), 24, "bytes"), torch.arange(24) % 12
+    machine, alone = (pm.ScoreMachine(images, labels, 3, "translation", engine="box") for _ in range(2))
+    x = queries(machine, 0.9)
+    expected = [alone.denoise(x, 0.9, label) for label in range(12)]
+
+    def ask(first):
+        return all(
+            torch.equal(machine.denoise(x, 0.9, (first + 5 * i) % 12), expected[(first + 5 * i) % 12])
+            for i in range(200)
+        )
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            assert all(threads.map(ask, range(6)))
+    finally:
+        sys.setswitchinterval(switching)
+
+
+@needs_compiled
+def test_a_machine_can_be_copied():
+    machine = pm.ScoreMachine(training_images((1, 6, 6), 20, "bytes"), None, 3, engine="box")
+    x = queries(machine, 0.5)
+    expected = machine.denoise(x, 0.5)
+    for copied in (copy.deepcopy(machine), pickle.loads(pickle.dumps(machine))):
+        assert torch.equal(copied.denoise(x, 0.5), expected)
+
+
+@needs_compiled
 def test_layouts_of_classes_stay_within_bounds():
     images = training_images((1, 6, 6), 2000, "bytes")
     machine = pm.ScoreMachine(images, torch.arange(2000) % 10, 3, "translation", engine="box")
     x = queries(machine, 0.5)
     for label in (None, *range(10), None):
         machine.denoise(x, 0.5, label)
-    assert machine.engine._layouts.nbytes() <= 2.5 * machine.dictionary.nbytes
+    assert machine.engine._layouts.held() <= 2.5 * machine.dictionary.nbytes
 
 
 @needs_compiled

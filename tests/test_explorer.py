@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import patchmosaic as pm
+from patchmosaic.cache import Cache
 from patchmosaic.cli import main
 from patchmosaic.explorer import uploads, work
-from patchmosaic.explorer.cache import Cache
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.messages import bytes_of, setup
 from patchmosaic.explorer.server import _Api, reproduced

@@ -8,8 +8,8 @@ left out only where their weights together stay below 1e-7 of the pixel's.
 import ctypes
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchmosaic.cache import Cache
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.base import Engine
 from patchmosaic.engines.dense import DenseEngine
@@ -39,6 +40,7 @@ _IMAGES_OF_PART = 128  # at least, in more parts than these
 _PAIRS_OF_PART = 1 << 18  # about, and at least: each part more takes as long as 60,000 or so
 _PAIRS_OF_THREAD = 1 << 17  # at least: waking one takes as long as a few thousand
 _MOST_KEPT = 1 << 27  # bytes, between calls
+_LAYOUTS_KEPT = 2.5  # times the memory of the images, at most
 _PAIRS_AT_ONCE = 1 << 30  # before the interpreter gets a chance to stop
 
 
@@ -53,7 +55,7 @@ class BoxEngine(Engine):
         super().__init__(dictionary, rules, memory_budget)
         compiled()
         self._dense = DenseEngine(dictionary, rules, memory_budget)
-        self._layouts = _Layouts(dictionary)
+        self._layouts: Cache[_Layout] = Cache(_LAYOUTS_KEPT * dictionary.nbytes, attrgetter("nbytes"))
 
     def posterior_mean(
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
@@ -125,7 +127,7 @@ class BoxEngine(Engine):
                 radius,
                 self.rules.padding == "circular",
                 *(symmetry, first, shifts),
-                self._layouts.of(label),
+                self._layouts.get(label, lambda: _layout(self.dictionary, self.dictionary.members(label))),
             )
 
     def _radius(self, window: int, height: int, width: int) -> int:
@@ -312,46 +314,32 @@ class _Layout(NamedTuple):
         """With their orbits."""
         return len(self.members) * self.elements
 
-
-class _Layouts:
-    """The layouts used last: one, or as many as take at most 2.5 times the memory of the images."""
-
-    def __init__(self, dictionary: Dictionary):
-        self.dictionary = dictionary
-        self.kept: OrderedDict[int | None, _Layout] = OrderedDict()
-
-    def of(self, label: int | None) -> _Layout:
-        """All images of a class, or all images."""
-        if label not in self.kept:
-            self.kept[label] = self._make(self.dictionary.members(label))
-            while len(self.kept) > 1 and self.nbytes() > 2.5 * self.dictionary.nbytes:
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(label)
-        return self.kept[label]
-
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(layout.codes.nbytes for layout in self.kept.values())
+        return self.codes.nbytes
 
-    def _make(self, members: Int[Tensor, " m"]) -> _Layout:
-        native = compiled()
-        lanes, side = native.box_lanes(), native.box_side()
-        encoding = _encoding(self.dictionary.levels)
-        elements = len(self.dictionary.group)
-        blocks = -(-len(members) * elements // lanes)
-        channels, height, width = self.dictionary.shape
-        dtype = torch.float32 if encoding.levels is None else torch.uint8
-        codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
-        filled = 0
-        for part in members.split(lanes):
-            stored = torch.stack(self.dictionary.stored(part), 1).flatten(0, 1)
-            coded = stored if encoding.codes is None else encoding.codes[stored.int()]
-            for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
-                block, lane = divmod(filled, lanes)
-                codes[block, ..., lane : lane + 1] = image
-                filled += 1
-        evenly = encoding.offset, encoding.slope
-        return _Layout(codes, encoding.levels, *evenly, blocks, members, elements, len(self.dictionary))
+
+def _layout(dictionary: Dictionary, members: Int[Tensor, " m"]) -> _Layout:
+    """Some training images, with their orbits."""
+    native = compiled()
+    lanes, side = native.box_lanes(), native.box_side()
+    encoding = _encoding(dictionary.levels)
+    elements = len(dictionary.group)
+    blocks = -(-len(members) * elements // lanes)
+    channels, height, width = dictionary.shape
+    dtype = torch.float32 if encoding.levels is None else torch.uint8
+    codes = torch.zeros(-(-blocks // side) * side, height, width, channels, lanes, dtype=dtype)
+    filled = 0
+    for part in members.split(lanes):
+        stored = torch.stack(dictionary.stored(part), 1).flatten(0, 1)
+        coded = stored if encoding.codes is None else encoding.codes[stored.int()]
+        for image in coded.to(dtype).permute(2, 3, 1, 0).split(1, dim=-1):
+            block, lane = divmod(filled, lanes)
+            codes[block, ..., lane : lane + 1] = image
+            filled += 1
+    evenly = encoding.offset, encoding.slope
+    return _Layout(codes, encoding.levels, *evenly, blocks, members, elements, len(dictionary))
 
 
 class _Encoding(NamedTuple):

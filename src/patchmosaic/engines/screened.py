@@ -8,7 +8,6 @@ the image. The proof is in docs/engines.md.
 """
 
 import math
-from collections import OrderedDict
 from ctypes import byref
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchmosaic.cache import Cache
 from patchmosaic.engines import native
 from patchmosaic.engines.base import Certified, Engine
 from patchmosaic.engines.native import compiled, in_parallel
@@ -44,7 +44,7 @@ class ScreenedEngine(Engine):
     def __init__(self, exact: Engine, tol: float):
         super().__init__(exact.dictionary, exact.rules, exact.memory_budget)
         self.exact, self.tol = exact, tol
-        self._searches: OrderedDict[tuple[int, int | None], _Search | None] = OrderedDict()
+        self._searches: Cache[_Search | None] = Cache(_KEPT, _bytes_of)
 
     def posterior_mean(
         self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], window: int | None, label: int | None
@@ -58,7 +58,7 @@ class ScreenedEngine(Engine):
         """See :meth:`Engine.certified`."""
         search = None
         if window is not None and self._covers(window, x.dtype):
-            search = self._search(window, label)
+            search = self._searches.get((window, label), lambda: _Search.made(self, window, label))
         if search is None:
             return self.exact.certified(x, alpha_bars, window, label)
         found = [
@@ -97,18 +97,9 @@ class ScreenedEngine(Engine):
         on_cpu = self.dictionary.device.type == "cpu" and native.library() is not None
         return local and on_cpu and dtype == torch.float32
 
-    def _search(self, window: int, label: int | None) -> "_Search | None":
-        """The search for a window and a label, made where it could pay."""
-        key = (window, label)
-        if key not in self._searches:
-            self._searches[key] = _Search.made(self, window, label)
-            while len(self._searches) > 1 and self._held() > _KEPT:
-                self._searches.popitem(last=False)
-        self._searches.move_to_end(key)
-        return self._searches[key]
 
-    def _held(self) -> int:
-        return sum(search.nbytes for search in self._searches.values() if search is not None)
+def _bytes_of(search: "_Search | None") -> int:
+    return 0 if search is None else search.nbytes
 
 
 class _Plan(NamedTuple):

@@ -106,21 +106,11 @@ class Pool {
 #endif
     }
 
-    static Pool *&only() {
-        static Pool *pool = nullptr;
-        return pool;
-    }
+    static Pool *only;
+    static const int forks;
 
 public:
-    // Threads do not survive a fork: the child makes its own.
-    static Pool &get() {
-        static std::mutex making;
-        std::lock_guard<std::mutex> lock(making);
-        static const int forked = pthread_atfork(nullptr, nullptr, [] { only() = nullptr; });
-        (void)forked;
-        if (!only()) only() = new Pool;
-        return *only();
-    }
+    static Pool &get() { return *only; }
 
     // work(unit, thread) for every unit below `units`, on up to `threads` threads, this one among them. A call while
     // another is going on, from another thread, gets no help.
@@ -151,5 +141,9 @@ public:
         done.wait(lock, finished);
     }
 };
+
+// Threads do not survive a fork, and another one may have held a lock: the child gets a pool of its own.
+Pool *Pool::only = new Pool;
+const int Pool::forks = pthread_atfork(nullptr, nullptr, [] { only = new Pool; });
 
 }  // namespace

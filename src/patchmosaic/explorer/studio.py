@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic import presets
+from patchmosaic.cache import Cache
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
 from patchmosaic.explain import Provenance, patch_counts, provenance
-from patchmosaic.explorer.cache import Cache
 from patchmosaic.explorer.flow import SOURCES, Flow
 from patchmosaic.explorer.uploads import decode_start
 from patchmosaic.explorer.view import View
