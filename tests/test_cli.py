@@ -247,8 +247,12 @@ def test_other_settings_do_not_replace_a_run(tmp_path, capsys):
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, capsys):
     assert generate(tmp_path / "whole") == 0
 
-    def full(self, *_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write = Path.write_bytes
+
+    def full(self, content):
+        if self.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert generate(tmp_path / "run") == 1
