@@ -157,7 +157,7 @@ def test_what_float32_cannot_resolve_is_measured_again(monkeypatch, stored):
         x.double(), [0.9999], 9, None
     )
     assert (machine.denoise(x, 0.9999) - twin).abs().max() <= TOLERANCE
-    monkeypatch.setattr(box, "_trusted", lambda precision: precision * 1e30)
+    monkeypatch.setattr(box, "_MAX_ERROR", 1e30)
     assert (machine.denoise(x, 0.9999) - twin).abs().max() > 4 * TOLERANCE
 
 
@@ -180,6 +180,59 @@ def test_any_number_of_patches_that_float32_cannot_tell_apart(contenders):
     )
     assert twin.std() > 0.1
     assert (machine.denoise(x, 0.9999) - twin).abs().max() <= TOLERANCE
+
+
+@needs_compiled
+@pytest.mark.parametrize("window", [3, 9, 17, 31])
+def test_flat_pictures(window):
+    """All differences of a window are the same and round alike, so errors add up. Black or white: a closed form."""
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 31, 31)
+    machine = pm.ScoreMachine(images, None, window, padding="circular", engine="box")
+    generator = torch.Generator().manual_seed(0)
+    alpha_bars = torch.rand(300, generator=generator).double().sqrt()
+    slopes = window**2 * alpha_bars.sqrt() / (1 - alpha_bars)
+    grey = (torch.randn(300, generator=generator) / slopes).float()
+    found = machine.denoise(grey.view(-1, 1, 1, 1).expand(-1, 1, 31, 31), alpha_bars.tolist())
+    assert (found[:, 0, 15, 15] - torch.tanh(slopes * grey)).abs().max() <= 1e-4
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("grey", "noise", "window"),
+    [(-0.18823529525309563, 1e-7, 9), (-0.18823529525309563, 1e-8, 9), (0.3, 1e-15, 17), (1e6, 1e-15, 17)],
+)
+def test_flat_pictures_with_hardly_any_noise(grey, noise, window):
+    """Of two tones side by side, which are thousands of bits away, so that float32 errs by many."""
+    images = torch.full((1, 1, 22, 61), 140, dtype=torch.uint8)
+    images[..., :9] = 67
+    tested, twin = (
+        pm.ScoreMachine(images, None, window, "translation", engine=engine) for engine in ("box", "dense")
+    )
+    x = torch.full((1, 1, 22, 61), grey)
+    error = tested.denoise(x, 1 - noise) - twin.denoise(x.double(), 1 - noise)
+    assert error.abs().nan_to_num(nan=torch.inf).max() <= TOLERANCE
+
+
+@needs_compiled
+@pytest.mark.parametrize("alpha_bar", [0.001, 0.05])
+@pytest.mark.parametrize("name", MACHINES)
+def test_large_windows_of_noisy_pictures_are_measured_once(monkeypatch, name, alpha_bar):
+    """They are thousands of bits from the nearest patch, but so much is expected of their noise."""
+    rules = dict(zip(("symmetry", "padding", "keys"), MACHINES[name], strict=True))
+    images = training_images((3, 40, 40), 20, "bytes")
+    machine = pm.ScoreMachine(images, None, 33, engine="box", **rules)
+    waited = []
+
+    def means(work):
+        found = compute(work)
+        shape = work.job.parts, work.pixels
+        waited.append(work.memory.array(work.job.queued, shape, "i4").any())
+        return found
+
+    compute = box._Work.means
+    monkeypatch.setattr(box._Work, "means", means)
+    machine.denoise(queries(machine, alpha_bar)[:1], alpha_bar)
+    assert waited == [False]
 
 
 @needs_compiled

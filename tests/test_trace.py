@@ -270,3 +270,19 @@ def test_bad_input_is_told(engine):
         tested.trace(x, 1.1)
     with pytest.raises(pm.InputError, match="NaN"):
         tested.trace(x * torch.nan, 0.5)
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("rules", "window", "tones", "grey"),
+    [({"padding": "circular"}, 17, (100, 155), 0.3), ({"symmetry": "translation"}, 13, (200, 55), 0.77)],
+)
+def test_flat_pictures(rules, window, tones, grey):
+    """All differences of a window are the same and round alike, so errors add up."""
+    images = torch.tensor(tones, dtype=torch.uint8).repeat_interleave(2).view(4, 1, 1, 1).expand(4, 3, 24, 24)
+    tested, twin = (pm.ScoreMachine(images, None, window, engine=engine, **rules) for engine in ("box", "dense"))
+    x = torch.full((1, 3, 24, 24), grey)
+    found, expected = tested.trace(x, 1.0, k=1), twin.trace(x, 1.0, k=1)
+    assert torch.equal(found.sources, expected.sources)
+    torch.testing.assert_close(found.entropies, expected.entropies, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.by_image, expected.by_image, rtol=0, atol=1e-3)

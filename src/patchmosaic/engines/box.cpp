@@ -4,8 +4,9 @@
 // pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
 // grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
-// Everything is float32 and nothing is ever subtracted from a sum, so a box is good to a few units in its last
-// place. Where that is too little, the patches that matter are measured again in double (`measured`).
+// Everything is float32, and nothing is ever subtracted from a sum. Of large windows every row is taken relative to what is
+// expected of it (`Limits`), so sums of the patches that matter are small, and so is their rounding. Where it is not, the
+// patches that matter are measured again in double (`measured`).
 //
 // A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
@@ -26,10 +27,10 @@ namespace {
 #define INLINE_MEMBER inline ALWAYS_INLINE
 
 constexpr float FLOOR = -64.f;     // log2 of the smallest weight: below the rounding of any sum
-constexpr float MARGIN = 4e-7f;    // how far boxes measured in float32 may err, of themselves
 constexpr float HEADROOM = 20.f;   // how far a weight may exceed the reference before it is moved
-constexpr float FAR = 1e30f;       // the box of a patch that does not exist
-constexpr float UNKNOWN = 1e29f;   // the reference before the first patch
+constexpr float FAR = 1e37f;       // the box of a patch that does not exist
+constexpr float UNKNOWN = 1e36f;   // the reference before the first patch
+constexpr double ROUNDING = 1. / (1 << 24);  // of float32, relative
 constexpr int QUEUE = 8;  // patches that wait to be measured
 constexpr int SHIFTS = 2;  // neighbouring ones at a time
 constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
@@ -103,6 +104,7 @@ struct Problem {
     int symmetry, wraps, height, width, channels;
     int radius;  // of the window
     int64_t pixels() const { return (int64_t)height * width; }
+    int span() const { return 2 * radius + 1; }
     int stride() const { return width + SHIFTS - 1; }  // columns in a row of keys: the first ones follow the last
 };
 
@@ -120,7 +122,23 @@ int64_t hashed_keys(const Problem &P) { return std::max(GROUPS * P.height * (int
 struct Noise {
     double signal, precision;  // sqrt(alpha_bar); log2(e) / (2 sigma^2)
     double unit, stretch;      // see Query
-    double trust;              // the largest reference at which float32 measures boxes well enough
+};
+
+// How well float32 measures boxes of a noisy image: each differs from what is expected of its window by `bits`, times the
+// precision, and what is expected comes to `expected` bits.
+struct Limits {
+    double each;     // expected of a squared difference of two pixels, stretched
+    double trust;    // the largest |bits| that are good enough
+    double share;    // the rounding of a sum is at most so much of all that is added up,
+    double spread;   // and that of the noisy pixels moves the root of a box by so much
+    double precision;
+    double least, steep;  // see below
+
+    // What the difference of two boxes may err by, in bits: no more than least + steep * bits, a tangent to this.
+    double margin(double bits, double expected) const {
+        const double box = std::max(bits + expected, 0.);
+        return 2 * (share * (box + 2 * expected) + 2 * spread * std::sqrt(precision * box) + precision * spread * spread);
+    }
 };
 
 // One noisy image. A training pixel with code k has the value levels[k], or, but for rounding, offset + slope * k, so
@@ -128,11 +146,18 @@ struct Noise {
 // the power of two below signal * slope and stretch what makes up for it: a key, unit * k, is exact. Boxes are stretched, too.
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
-    double signal, precision;     // of boxes in double
+    const double *expected;       // (height, width), of windows, in bits
+    const Limits &limits;
+    double signal, precision, stretch;
     const float *levels;  // null where codes are the values
     float unit, fall;  // fall: -precision, of stretched boxes
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
-    float trust;
+    float floor, steep;  // that, for exponents that err: floor - steep * reference
+    double trust;
+
+    bool trusted(double bits) const { return std::abs(bits) <= trust; }
+    // What patches may be farther than the best one, of so many bits, and yet matter.
+    double reach(int64_t pixel, double bits) const { return limits.margin(bits, expected[pixel]) - skip; }
 };
 
 // Of a window's codes, lane by lane: windows that differ share it once in 2^60 or so.
@@ -159,30 +184,30 @@ struct Trail {
     float *limit;          // by pixel: patches with larger boxes in float32 are not among the k nearest
     Kept *kept;            // (pixels, k)
     double *by_image;      // shares of an image, over all pixels
-    double spread, widen;  // sqrt(box) errs by `spread` and then, stretched, becomes sqrt(`widen`) times as much at most
 
     const Kept &last(int64_t pixel) const { return kept[pixel * k + k - 1]; }
 
-    void insert(int64_t pixel, const Kept &found) const {
+    void insert(const Query &Q, int64_t pixel, const Kept &found) const {
         Kept *kept = this->kept + pixel * k;
         int64_t i = k - 1;
         if (!found.before(kept[i])) return;
         for (; i > 0 && found.before(kept[i - 1]); i--) kept[i] = kept[i - 1];
         kept[i] = found;
-        const double root = std::sqrt(last(pixel).distance) + spread;
-        limit[pixel] = (float)std::min((double)UNKNOWN, widen * root * root);
+        const double root = std::sqrt(last(pixel).distance) + Q.limits.spread, share = Q.limits.share;
+        const double box = (1 + share) * root * root - (1 - 2 * share) * Q.expected[pixel] / Q.precision;
+        limit[pixel] = (float)std::min((double)UNKNOWN, box * Q.stretch * Q.stretch);
     }
 };
 
 // A patch whose box float32 does not measure well enough. Up to QUEUE of a pixel wait until more is known, because most are
 // soon found not to matter. Once there were more they are measured as they come: their number is -1.
 struct Waiting {
-    float bits;  // the box in float32, times the precision
+    float bits;  // of the box in float32
     int32_t image, position;
 };
 
-// What is known of a query so far: by pixel a reference near the smallest box, times the precision, and the sums of weights
-// 2^(reference - precision * box) and of weighted codes.
+// What is known of a query so far: by pixel a reference near the smallest box, in bits, and the sums of weights
+// 2^(reference - bits) and of weighted codes. Bits of a box are the precision times it, less what is expected.
 struct Totals {
     double *reference;
     Floats *sums;        // (pixels, 1 + channels); where weights are followed, (pixels, 1 + groups)
@@ -246,11 +271,11 @@ __attribute__((noinline)) double distance(const Problem &P, const Query &Q, cons
     return sum + other;
 }
 
-// The same times the precision. It is rounded here, once: a product that is left to where it is subtracted may not be rounded
+// The same in bits. They are rounded here, once: a product that is left to where it is subtracted may not be rounded
 // at all, and boxes far away would differ by that from the reference.
 __attribute__((noinline)) double measured(const Problem &P, const Query &Q, const void *codes, int64_t pixel, int64_t image,
                                           int64_t position) {
-    return distance(P, Q, codes, pixel, image, position) * Q.precision;
+    return distance(P, Q, codes, pixel, image, position) * Q.precision - Q.expected[pixel];
 }
 
 // T neighbouring column shifts of G groups of images: vector v is of group v / T, at shift v % T. Key is a vector of codes.
@@ -269,11 +294,12 @@ struct Pass {
     Waiting *const waiting;
     const int images;  // in these groups; lanes beyond are empty
     const int r;
+    const Floats expected;  // of a pixel's squared difference, in large windows
     Floats empty[G] = {};  // 0, or FAR in empty lanes
 
     Pass(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images)
         : P(P), Q(Q), S(S), reference(totals.reference), sums(totals.sums), trail(totals.trail), queued(totals.queued),
-          waiting(totals.waiting), images(images), r(P.radius) {
+          waiting(totals.waiting), images(images), r(P.radius), expected(splat((float)Q.limits.each)) {
         for (int i = images; i < WIDTH * G; i++) empty[i / WIDTH][i % WIDTH] = FAR;
     }
 
@@ -351,14 +377,17 @@ struct Pass {
         }
     };
 
-    // Sums of 2 r + 1 squared differences in row y, around each of `columns`, from left to right to emit(i, sums).
-    // Those left and right of `real` are 0.
+    // Sums of 2 r + 1 squared differences in row y, less what is expected, around each of `columns`, from left to right to
+    // emit(i, sums). Those left and right of `real` are as expected.
     template <class Emit>
     INLINE_MEMBER void add_across(int y, int key_row, int dx, Range columns, Range real, Emit emit) const {
         const int span = 2 * r + 1, m = columns.size(), left = columns.from - r, c = channels();
         Floats sum[V];
-        auto clear = [&]() ALWAYS_INLINE {
-            for (int v = 0; v < V; v++) sum[v] = Floats{};
+        auto begin = [&](int columns) ALWAYS_INLINE {  // so many fewer than expected
+            for (int v = 0; v < V; v++) sum[v] = expected * -(float)columns;
+        };
+        auto add_expected = [&]() ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] += expected;
         };
         auto store = [&](int i) ALWAYS_INLINE {
             for (int v = 0; v < V; v++) S.suffix[i * V + v] = sum[v];
@@ -384,7 +413,7 @@ struct Pass {
             }
         };
         const int first = real.from - left, last = real.to - left;
-        clear();
+        begin(std::min(span, last) - std::max(0, std::min(first, span) - m));
         each(std::max(m, first), std::min(span, last), true, [&](int, const Floats *squares) ALWAYS_INLINE {
             for (int v = 0; v < V; v++) sum[v] += squares[v];
         });
@@ -392,12 +421,12 @@ struct Pass {
             for (int v = 0; v < V; v++) sum[v] += squares[v];
             store(i);
         });
-        for (int i = std::min(first, std::min(m, span)) - 1; i >= 0; i--) store(i);
+        for (int i = std::min(first, std::min(m, span)) - 1; i >= 0; i--) add_expected(), store(i);
         for (int base = 0;; base += span) {
             const int stop = std::min(base + span, m);
             const bool more = stop < m;
             emit(base, S.suffix + base * V);
-            clear();
+            begin(0);
             auto finish = [&](int x) ALWAYS_INLINE {
                 Floats whole[V];
                 for (int v = 0; v < V; v++) whole[v] = S.suffix[x * V + v] + sum[v];
@@ -418,16 +447,15 @@ struct Pass {
                     }
                     finish(i - span + 1);
                 });
-            for (int x = known - span + 1; x < stop; x++) finish(x);
+            for (int x = known - span + 1; x < stop; x++) add_expected(), finish(x);
             if (!more) break;
-            clear();
+            begin(std::min(span, last - stop));
             each(stop + span - 1, std::min(last, stop + span), false, [&](int, const Floats *squares) ALWAYS_INLINE {
-                for (int v = 0; v < V; v++) sum[v] = squares[v];
+                for (int v = 0; v < V; v++) sum[v] += squares[v];
             });
             if (stop + span - 1 < m) store(stop + span - 1);
-            for (int i = stop + span - 2; i >= stop; i--) {
-                if (i < known)
-                    for (int v = 0; v < V; v++) sum[v] += S.squares[i * V + v];
+            for (int i = std::min(known, stop + span - 1) - 1; i >= stop; i--) {
+                for (int v = 0; v < V; v++) sum[v] += S.squares[i * V + v];
                 if (i < m) store(i);
             }
         }
@@ -585,22 +613,24 @@ struct Pass {
         }
         if (!any_above(top, least_exponent(pixel))) return;
         Floats *sums = this->sums + pixel * (1 + channels());
-        if (__builtin_expect(reference[pixel] > Q.trust || any_above(top, HEADROOM), 0)) {
+        if (__builtin_expect(!Q.trusted(reference[pixel]) || any_above(top, HEADROOM), 0)) {
             Floats copy[V];  // only here need they be in memory
             for (int v = 0; v < V; v++) copy[v] = box[v];
             const float least = smallest(copy) * -Q.fall;
-            if (reference[pixel] > Q.trust && least > Q.trust) {
+            if (!Q.trusted(least)) {
                 postpone(y, x, key_row, key_column, copy, least);
                 return;
             }
-            if (reference[pixel] > Q.trust || any_above(top, HEADROOM)) move(least, pixel, sums);
+            if (least < reference[pixel]) move(least, pixel, sums);
             for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * fall;
         }
         add(e, k, sums);
     }
 
     // What falls below is left out.
-    INLINE_MEMBER float least_exponent(int64_t pixel) const { return Q.skip - MARGIN * (float)reference[pixel]; }
+    INLINE_MEMBER float least_exponent(int64_t pixel) const {
+        return Q.floor - Q.steep * (float)reference[pixel];
+    }
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         for (int v = 0; v < V; v++) e[v] = exp2_of_any(e[v]);
@@ -627,8 +657,11 @@ struct Pass {
     // The same of boxes that float32 does not measure well enough: they wait, or are measured in double.
     __attribute__((noinline)) void postpone(int y, int x, int key_row, int key_column, const Floats *box, float least) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        if (queued[pixel] >= 0 && least < reference[pixel]) reference[pixel] = least;
-        const float best = std::min((float)reference[pixel], least * (1 + MARGIN)), enough = best + MARGIN * best - Q.skip;
+        if (queued[pixel] >= 0 && least < reference[pixel]) {
+            if (reference[pixel] > Q.trust) reference[pixel] = least;  // there are no sums yet
+            else move(least, pixel, sums + pixel * (1 + channels()));
+        }
+        const float enough = within_reach(pixel, least);
         for (int v = 0; v < V; v++) {
             const Floats bits = box[v] * -Q.fall;
             const Ints matters = bits < splat(enough);
@@ -643,10 +676,16 @@ struct Pass {
         }
     }
 
+    // What bits are worth a look, where a patch of so many is known.
+    float within_reach(int64_t pixel, double least) const {
+        const double best = std::min(reference[pixel], least);
+        return (float)(best + Q.reach(pixel, best));
+    }
+
     // Of those that wait, only those that still matter. If that is all, they are measured, and the others as they come.
     void make_room(int64_t pixel) const {
         Waiting *first = waiting + pixel * QUEUE;
-        const float enough = (float)reference[pixel] - least_exponent(pixel);
+        const float enough = within_reach(pixel, UNKNOWN);
         queued[pixel] = (int)(std::remove_if(first, first + QUEUE, [&](auto &p) { return p.bits >= enough; }) - first);
         if (queued[pixel] < QUEUE) return;
         queued[pixel] = -1;
@@ -679,7 +718,7 @@ struct Pass {
         if (any_at_most(least, enough)) {
             Floats e[V];
             for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * splat(Q.fall);
-            if (__builtin_expect(reference[pixel] > Q.trust, 0)) {
+            if (__builtin_expect(!Q.trusted(reference[pixel]), 0)) {
                 Floats copy[V], again[V];
                 for (int v = 0; v < V; v++) copy[v] = box[v], again[v] = e[v];
                 follow_again(y, x, key_row, key_column, copy, again);
@@ -708,10 +747,10 @@ struct Pass {
                                                 Floats *e) const {
         const int64_t pixel = (int64_t)y * P.width + x;
         const float least = smallest(estimate) * -Q.fall;
-        if (least <= Q.trust) return;
-        const float best = std::min((float)reference[pixel], least * (1 + MARGIN)), enough = Q.skip - MARGIN * best;
+        if (Q.trusted(least)) return;
+        const float enough = within_reach(pixel, least);
         for (int v = 0; v < V; v++) {
-            const Ints matters = splat(best) + estimate[v] * splat(Q.fall) > splat(enough);
+            const Ints matters = estimate[v] * splat(-Q.fall) < splat(enough);
             e[v] = splat(-FAR);
             for (int l = 0; l < WIDTH; l++)
                 if (matters[l])
@@ -753,7 +792,7 @@ struct Pass {
             const Ints near = candidates(pixel, key_row, key_column, v, box[v]);
             for (int l = 0; l < WIDTH; l++)
                 if (near[l])
-                    trail->insert(pixel, {distance(y, x, key_row, key_column, v, l), weights[v][l],
+                    trail->insert(Q, pixel, {distance(y, x, key_row, key_column, v, l), weights[v][l],
                                           (int32_t)(image(v) + l), position(key_row, key_column, v),
                                           {S.hashes[at].a[l], S.hashes[at].b[l]}});
         }
@@ -907,6 +946,7 @@ void decode(const Problem &P, const Code *codes, float unit, Floats *keys) {
 struct Job {
     int32_t symmetry, wraps, height, width, channels, radius, first_shift, row_shifts, batch, parts, threads;
     float skip;
+    double max_error;  // in the log2 of a weight, before a patch is measured again in double
     double offset, slope;
     int64_t images, items;
     const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
@@ -914,6 +954,8 @@ struct Job {
     const float *x;       // (batch, channels, height, width)
     const Noise *noise;   // (batch,)
     float *pixels, *moved;             // (batch, height, width, channels), made from x
+    Limits *limits;                    // (batch,)
+    double *expected;                  // (batch, pixels)
     double *reference, *total;         // (parts, batch, pixels)
     double *weighted;                  // (..., channels), in units of codes
     int32_t *queued;                   // (parts, batch, pixels)
@@ -927,8 +969,9 @@ struct Job {
     int64_t numbers() const { return (int64_t)height * width * channels; }
     Query query(int b) const {
         const Noise &n = noise[b];
-        return {pixels + b * numbers(), moved + b * numbers(), n.signal, n.precision, levels, (float)n.unit,
-                -(float)(n.precision / (n.stretch * n.stretch)), skip, (float)n.trust};
+        return {pixels + b * numbers(), moved + b * numbers(), expected + (int64_t)b * height * width, limits[b], n.signal,
+                n.precision, n.stretch, levels, (float)n.unit, -(float)(n.precision / (n.stretch * n.stretch)), skip, skip - (float)limits[b].least,
+                (float)limits[b].steep, limits[b].trust};
     }
     // Items until float32 sums are moved to double: so many, wherever a part begins and a call ends.
     int64_t settled() const { return (int64_t)row_shifts * (symmetry == OWN_POSITION && !trails ? UNSHIFTED_AT_ONCE : 1); }
@@ -946,9 +989,56 @@ int64_t scratch_size(const Problem &P) {
     return (4 * (WIDTH * vectors + 2 * P.pixels() + P.width + 2 * SIDE) + keys + 63) / 64 * 64;
 }
 
+// Of a noisy image as it is compared. Squared differences from the best patches are about the variance of the noise, unless
+// the image is smoother than that.
+Limits limits_of(const Problem &P, const Noise &noise, const float *moved, double max_error) {
+    const int64_t numbers = P.pixels() * P.channels, whole = (numbers - P.channels) / WIDTH * WIDTH;
+    auto vector = [&](int64_t i) {
+        Floats a;
+        memcpy(&a, moved + i, sizeof a);
+        return a;
+    };
+    Floats most = {}, squares = {};  // of steps from a pixel to the next
+    for (int64_t i = 0; i < whole; i += WIDTH) {
+        const Floats here = vector(i), step = vector(i + P.channels) - here;
+        most = max(most, max(here, -here));
+        squares += step * step;
+    }
+    float highest = largest(most);
+    double steps = sum(squares);
+    for (int64_t i = whole; i < numbers; i++) {
+        highest = std::max(highest, std::abs(moved[i]));
+        if (i + P.channels < numbers) steps += (double)(moved[i + P.channels] - moved[i]) * (moved[i + P.channels] - moved[i]);
+    }
+    const double scale = noise.stretch * noise.stretch, precision = noise.precision;
+    const double variance = scale / (2 * std::log(2.) * precision), roughness = steps / (2 * numbers);
+    const double of_window = (P.wraps ? P.span() : std::min(P.span(), P.height)) *
+                             (double)(P.wraps ? P.span() : std::min(P.span(), P.width));  // pixels
+    Limits limits;
+    limits.precision = precision;
+    limits.share = (2 * P.span() + P.channels + 8) * ROUNDING;
+    limits.spread = std::sqrt(of_window * P.channels) * ROUNDING * (highest / noise.stretch + 6 * noise.signal);
+    // Sums are trusted to err by n u of what they come to, and by 2 u sqrt(precision box bits) for the rounding of pixels,
+    // u = ROUNDING. If that leaves no room for any, nothing is expected.
+    const double limit = max_error / ROUNDING, n = 1.5 + P.span() / 5.;
+    auto trust = [&](double expected) {
+        const double root = (std::sqrt(precision + n * (limit + n * expected)) - std::sqrt(precision)) / n;
+        return root * root - expected;
+    };
+    limits.each = P.radius <= 2 ? 0 : (float)(P.channels * std::min(variance, roughness));
+    double expected = limits.each * of_window / scale * precision;
+    limits.trust = trust(expected);
+    if (limits.trust <= 0) limits.each = 0, limits.trust = trust(expected = 0);
+    const double touch = std::sqrt(1000 / precision);
+    limits.steep = 2 * (limits.share + limits.spread / touch);
+    limits.least = limits.margin(1000 - expected, expected) - limits.steep * (1000 - expected);
+    return limits;
+}
+
 void prepare(const Job &job) {
-    const int64_t size = (int64_t)job.height * job.width;
-    for (int b = 0; b < job.batch; b++)
+    const Problem P = job.problem();
+    const int64_t size = P.pixels();
+    for (int b = 0; b < job.batch; b++) {
         for (int j = 0; j < job.channels; j++) {
             const float *x = job.x + (b * job.channels + j) * size;
             const double shift = job.noise[b].signal * job.offset, stretch = job.noise[b].stretch;
@@ -958,6 +1048,16 @@ void prepare(const Job &job) {
                 job.moved[at] = (float)((x[p] - shift) * stretch);
             }
         }
+        const Noise &noise = job.noise[b];
+        job.limits[b] = limits_of(P, noise, job.moved + b * job.numbers(), job.max_error);
+        const double each = job.limits[b].each / (noise.stretch * noise.stretch) * noise.precision;
+        auto seen = [&](int at, int n) {  // of an axis, in a window
+            return P.wraps ? P.span() : std::min(at + P.radius, n - 1) - std::max(at - P.radius, 0) + 1;
+        };
+        double *expected = job.expected + b * size;
+        for (int y = 0; y < P.height; y++, expected += P.width)
+            for (int x = 0; x < P.width; x++) expected[x] = each * seen(y, P.height) * seen(x, P.width);
+    }
 }
 
 // Items [item_from, item_to) of a part, for the samples in [first, last).
@@ -1034,7 +1134,7 @@ void merge(const Job &job, const Problem &P, const Query &Q, int b, int64_t pixe
         estimate = std::min(estimate, job.reference[at]);
         if (job.total[at] > 0) reference = std::min(reference, job.reference[at]);
     }
-    const double enough = estimate * (1 + MARGIN) - job.skip;
+    const double enough = estimate + Q.reach(pixel, estimate);
     auto each_waiting = [&](auto visit) {
         for (int part = 0; part < job.parts; part++) {
             const Waiting *first = job.waiting + place(part) * QUEUE;
@@ -1097,6 +1197,8 @@ int64_t box_place(Job *job, char *memory) {
     const int64_t sums = (int64_t)job->parts * job->batch * job->height * job->width;
     place(job->pixels, job->batch * job->numbers());
     place(job->moved, job->batch * job->numbers());
+    place(job->limits, job->batch);
+    place(job->expected, (int64_t)job->batch * job->height * job->width);
     place(job->reference, sums);
     place(job->total, sums);
     place(job->weighted, sums * job->channels);
@@ -1144,6 +1246,20 @@ void box_merge(const Job *job, float *means) {
                 means[(b * J.channels + j) * P.pixels() + pixel] = (float)(J.offset + scale * J.weighted[at * J.channels + j]);
         }
     });
+}
+
+// Where weights are followed: by sample and pixel, boxes of float32 that are worth a look.
+void box_enough(const Job *job, float *enough) {
+    const Job &J = *job;
+    const int64_t size = J.problem().pixels();
+    for (int b = 0; b < J.batch; b++) {
+        const Query Q = J.query(b);
+        for (int64_t pixel = 0; pixel < size; pixel++) {
+            const double reference = J.reference[b * size + pixel];
+            enough[b * size + pixel] =
+                (float)((reference + Q.reach(pixel, reference)) / Q.precision * (Q.stretch * Q.stretch));
+        }
+    }
 }
 
 // 2^numbers, `count` for each thread, time and again: as fast as exponentials can be had.

@@ -27,12 +27,11 @@ from patchmosaic.symmetry import Rules
 
 _LEFT_OUT = 1e-7  # bound on the share of a pixel's weight that is skipped
 _MAX_ERROR = 1.5e-4  # in the log2 of a weight, before a patch is measured again in float64
-_FLOAT32 = 2.0**-24
 _LEAST_SIGNAL = 2.0**-40  # less is none: it moves no weight, and queries are divided by it
-_MARGIN = 4e-7  # as in box.cpp
-_UNKNOWN = 1e29  # a box larger than any, there too
+_UNKNOWN = 1e36  # a box larger than any, as in box.cpp
 _NONE = 2**31 - 1
-_NOISE = np.dtype([(name, "f8") for name in ("signal", "precision", "unit", "stretch", "trust")])
+_NOISE = np.dtype([(name, "f8") for name in ("signal", "precision", "unit", "stretch")])
+_LIMITS = np.dtype([(name, "f8") for name in ("each", "trust", "share", "spread", "precision", "least", "steep")])
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
 _FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
@@ -177,7 +176,7 @@ class _Work:
             *(symmetry, wraps, self.height, self.width, self.channels, radius),
             *(first, shifts, self.batch, parts, self.threads),
             math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
-            *(layout.offset, layout.slope, layout.images, items),
+            *(_MAX_ERROR, layout.offset, layout.slope, layout.images, items),
             *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
             *(x.data_ptr(), self.noise.ctypes.data),
         )
@@ -195,32 +194,28 @@ class _Work:
         """See :meth:`Engine.trace`: the sums tell what all weights come to, and a second pass follows each."""
         self._run(self.job)
         compiled().box_merge(self.job, None)
-        least, totals = (
+        least, totals, expected = (
             torch.from_numpy(self.memory.array(address, (self.batch, self.pixels), np.float64))
-            for address in (self.job.reference, self.job.total)
+            for address in (self.job.reference, self.job.total, self.job.expected)
         )
         normaliser = least - totals.log2()
-        precision, trust, stretch = (
-            torch.from_numpy(self.noise[name].copy())[:, None] for name in ("precision", "trust", "stretch")
-        )
-        reference = torch.where(normaliser > trust, normaliser, normaliser.float().double())  # as it is used
+        limits = self.memory.array(self.job.limits, (self.batch,), _LIMITS)
+        trusted = normaliser.abs() <= torch.from_numpy(limits["trust"].copy())[:, None]
+        reference = torch.where(trusted, normaliser.float().double(), normaliser)  # as it is used
         share = torch.exp2(normaliser - reference)
-        farthest = (reference + _MARGIN * reference.abs() - self.job.skip) / precision
-        enough = (farthest * stretch.square()).float()  # of boxes in float32
         parts = min(torch.get_num_threads(), self.job.items)
         shape = parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
         limit = np.full(shape, _UNKNOWN, np.float32)
         kept = np.full((*shape, k), np.array((np.inf, 0, _NONE, _NONE, 0), _PATCH))
         by_image = np.zeros((*shape[:2], self.layout.images))
-        spread, widen = self._errors()
+        enough = torch.empty(self.batch, self.pixels)
         trails = (Trail * (parts * self.batch))(
             *(
                 Trail(
                     k,
                     *(numbers[i].data_ptr() for numbers in (enough, share)),
                     *(numbers[part, i].ctypes.data for numbers in (limit, kept, by_image)),
-                    *(spread[i], widen[i]),
                 )
                 for part in range(parts)
                 for i in range(self.batch)
@@ -229,12 +224,13 @@ class _Work:
         job = Job.from_buffer_copy(self.job)
         job.parts, job.reference, job.trails = parts, reference.data_ptr(), ctypes.addressof(trails)
         job.total, job.weighted = total.ctypes.data, moment.ctypes.data
+        compiled().box_enough(job, enough.data_ptr())
         self._run(job)
         found = [
             self._traced(
                 k,
-                reference[i],
-                precision[i].item(),
+                *(reference[i], expected[i]),
+                self.noise["precision"][i].item(),
                 *(part[:, i] for part in (total, moment, kept, by_image)),
             )
             for i in range(self.batch)
@@ -245,6 +241,7 @@ class _Work:
         self,
         k: int,
         reference: Tensor,
+        expected: Tensor,
         precision: float,
         total: np.ndarray,
         moment: np.ndarray,
@@ -261,31 +258,17 @@ class _Work:
         sources = torch.from_numpy(orbit * self.pixels + best["position"])
         distances, counted = (torch.from_numpy(best[name].copy()) for name in ("distance", "weight"))
         weights, moments = (torch.from_numpy(sums.sum(0)) for sums in (total, moment))
-        exact = torch.exp2(reference - distances * precision).sum(0) + (weights - counted.sum(0)).clamp(min=0)
+        exact = torch.exp2(reference - (distances * precision - expected)).sum(0) + (weights - counted.sum(0)).clamp(min=0)
         of_images = torch.zeros(layout.dictionary_size, dtype=torch.float64)
         of_images[layout.members] = torch.from_numpy(by_image.sum(0).reshape(-1, layout.elements).sum(1))
         of_images *= self.pixels / of_images.sum()  # the two passes round differently
         return Traced(
             sources.masked_fill(distances.isinf(), -1).unflatten(1, shape),
             (-math.log(2) * precision * distances).unflatten(1, shape),
-            (exact.log() - math.log(2) * reference).unflatten(0, shape),
+            (exact.log() - math.log(2) * (reference + expected)).unflatten(0, shape),
             (math.log(2) * (weights.log2() - moments / weights)).clamp(min=0).unflatten(0, shape),
             of_images,
         )
-
-    def _errors(self) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
-        """How far the root of a box may err, and then by which factor the stretched box in float32 differs.
-
-        Every number's difference errs by the rounding of the noisy pixel and of the line through the levels:
-        together at most u (moved + 6 signal), u = 2^-24, for training pixels in [-1, 1].
-        What is squared and summed then errs by u for every operation on its way.
-        """
-        span = 2 * self.radius + 1
-        numbers = span * span * self.channels
-        moved = self.memory.array(self.job.moved, (self.batch, self.pixels * self.channels), np.float32)
-        of_one = np.abs(moved).max(axis=1) / self.noise["stretch"] + 6 * self.noise["signal"]
-        widen = 1 + (2 * span + self.channels + 8) * _FLOAT32
-        return math.sqrt(numbers) * _FLOAT32 * of_one, widen * self.noise["stretch"] ** 2
 
     def _run(self, job: Job) -> None:
         """Fill the sums of every part."""
@@ -416,17 +399,7 @@ def _noise(alpha_bar: float, least: float, slope: float) -> tuple[float, ...]:
     signal, precision = math.sqrt(alpha_bar), 0.5 / math.log(2) / max(1 - alpha_bar, least)
     scale = max(signal, _LEAST_SIGNAL) * slope
     unit = math.ldexp(0.5, math.frexp(scale)[1])  # the power of two below
-    return signal, precision, unit, unit / scale, _trusted(precision)
-
-
-def _trusted(precision: float) -> float:
-    """The largest box, in bits (times the precision), that float32 measures well enough.
-
-    Terms and sums err by about 2.5 u of a box of b bits; the rounding of pixels by u moves it by about
-    2 u sqrt(precision b).
-    """
-    limit = _MAX_ERROR / _FLOAT32
-    return ((math.sqrt(precision + 2.5 * limit) - math.sqrt(precision)) / 2.5) ** 2
+    return signal, precision, unit, unit / scale
 
 
 def _bytes_of_pixel(channels: int) -> int:

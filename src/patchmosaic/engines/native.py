@@ -24,7 +24,6 @@ class Trail(ctypes.Structure):
     _fields_ = [
         ("k", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("enough", "share", "limit", "kept", "by_image")),
-        *((name, ctypes.c_double) for name in ("spread", "widen")),
     ]
 
 
@@ -40,13 +39,13 @@ class Job(ctypes.Structure):
             )
         ),
         ("skip", ctypes.c_float),
-        *((name, ctypes.c_double) for name in ("offset", "slope")),
+        *((name, ctypes.c_double) for name in ("max_error", "offset", "slope")),
         *((name, ctypes.c_int64) for name in ("images", "items")),
         *(
             (name, ctypes.c_void_p)
             for name in (
                 *("codes", "levels", "x", "noise"),
-                *("pixels", "moved", "reference", "total", "weighted"),
+                *("pixels", "moved", "limits", "expected", "reference", "total", "weighted"),
                 *("queued", "waiting", "trails", "scratch"),
             )
         ),
@@ -162,9 +161,10 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_place.restype = c_int64  # bytes
     found.box_place.argtypes = [ctypes.POINTER(Job), pointer]  # memory, or None
     found.box_queue.restype = c_int  # patches that may wait at a pixel
-    found.box_sums.restype = found.box_merge.restype = None
+    found.box_sums.restype = found.box_merge.restype = found.box_enough.restype = None
     found.box_sums.argtypes = [ctypes.POINTER(Job), *[c_int64] * 2]  # from, to
     found.box_merge.argtypes = [ctypes.POINTER(Job), pointer]  # means, or None
+    found.box_enough.argtypes = [ctypes.POINTER(Job), pointer]  # out
     found.box_exponentials.restype = None
     found.box_exponentials.argtypes = [*[pointer] * 2, *[c_int64] * 2, c_int]  # out, count, rounds, threads
     patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
