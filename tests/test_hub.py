@@ -15,7 +15,7 @@ from patchmosaic.data import DataSettings
 from patchmosaic.hub import ScoreMachineModel, ScoreMachinePipeline, authors_scheduler
 from patchmosaic.hub.schedulers import level
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Heun's
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # in diffusers
 STEPS = (20, 150)
 SOLVERS = (
     "DDIM",
@@ -24,6 +24,9 @@ SOLVERS = (
     "Euler, Karras",
     "Heun",
     "DPM-Solver++",
+    "DPM-Solver++, flow",
+    "KDPM2",
+    "KDPM2 ancestral",
     "UniPC",
     "EDM Euler",
     "EDM DPM-Solver++",
@@ -93,7 +96,11 @@ def solvers():
         "Euler, Karras": diffusers.EulerDiscreteScheduler(**common, use_karras_sigmas=True),
         "Heun": diffusers.HeunDiscreteScheduler(**common),
         "DPM-Solver++": diffusers.DPMSolverMultistepScheduler(**common, final_sigmas_type="zero"),
+        "DPM-Solver++, flow": diffusers.DPMSolverMultistepScheduler(**common, use_flow_sigmas=True),
+        "KDPM2": diffusers.KDPM2DiscreteScheduler(**common),
+        "KDPM2 ancestral": diffusers.KDPM2AncestralDiscreteScheduler(**common),
         "UniPC": diffusers.UniPCMultistepScheduler(**common),
+        "UniPC, flow": diffusers.UniPCMultistepScheduler(**common, use_flow_sigmas=True),
         "EDM Euler": diffusers.EDMEulerScheduler(),
         "EDM DPM-Solver++": diffusers.EDMDPMSolverMultistepScheduler(),
     }
@@ -104,7 +111,11 @@ def solvers():
     [
         (name, prediction)
         for name in SOLVERS
-        for prediction in ("epsilon", "v_prediction", *(() if name.startswith("EDM") else ("sample",)))
+        for prediction in (
+            "epsilon",
+            *(() if name.endswith("flow") else ("v_prediction",)),
+            *(() if name.startswith("EDM") else ("sample",)),
+        )
     ],
 )
 def test_every_scheduler_recovers_the_posterior_mean(machine, name, prediction):
@@ -133,6 +144,29 @@ def test_every_scheduler_recovers_the_posterior_mean(machine, name, prediction):
             epsilon = found if prediction == "epsilon" else signal * found + noise * noisy
             converted = (noisy - noise * epsilon) / signal
         torch.testing.assert_close(converted, mean, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler, Karras", "Heun", "KDPM2", "KDPM2 ancestral"])
+def test_levels_are_those_that_inputs_are_scaled_by(name):
+    """By sqrt(1 + sigma^2), at every step, of which some lie between two and some have the same number."""
+    scheduler = solvers()[name]
+    scheduler.set_timesteps(5)
+    for t in scheduler.timesteps:
+        scale = float(scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t))
+        assert level(scheduler, float(t)).alpha_bar == pytest.approx(scale**2, rel=1e-5)
+        scheduler.step(torch.zeros(1), t, torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DPM-Solver++", "DPM-Solver++, flow", "UniPC, flow"])
+def test_levels_are_those_of_noise_that_schedulers_add(name):
+    scheduler = solvers()[name]
+    scheduler.set_timesteps(5)
+    clean, noise = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    for t in scheduler.timesteps:
+        at = level(scheduler, float(t))
+        signal, size = scheduler.add_noise(clean, noise, t[None]) * at.scale
+        assert signal**2 == pytest.approx(at.alpha_bar, rel=1e-5)
+        assert size**2 == pytest.approx(1 - at.alpha_bar, rel=1e-5)
 
 
 def test_edm_levels_are_those_of_their_noise(machine):
@@ -296,6 +330,13 @@ def test_tampered_images_are_refused(tmp_path):
         (lambda p: ScoreMachineModel.from_pretrained("nowhere"), "cannot be read"),
         (lambda p: ScoreMachinePipeline.from_pretrained("nowhere"), "cannot be read"),
         (lambda p: authors_scheduler(0), "at least 1"),
+        (
+            lambda p: ScoreMachinePipeline(
+                p.unet.machine,
+                diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="v_prediction"),
+            )([0], None, 2),
+            "not with v_prediction",
+        ),
     ],
 )
 def test_mistakes_are_told(machine, mistake, told):

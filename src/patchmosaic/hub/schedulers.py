@@ -1,16 +1,17 @@
 """Noise levels of diffusers' schedulers, and the authors' schedule as one of them.
 
-diffusers knows three kinds of input to a model. Schedulers with ``alphas_cumprod`` alone (DDPM, DDIM, PNDM) and the
+diffusers knows four kinds of input to a model. Schedulers with ``alphas_cumprod`` alone (DDPM, DDIM, PNDM) and the
 solvers in their convention (DPM-Solver++, UniPC) hand over sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eta. Euler's and
 Heun's divide x_0 + sigma eta by sqrt(1 + sigma^2), which is the same with alpha_bar = 1 / (1 + sigma^2). Those of EDM
 divide it by sqrt(sigma_data^2 + sigma^2) and take what is left to predict after a skip connection (Karras et al. 2022).
+With ``use_flow_sigmas`` the solvers hand over (1 - sigma) x_0 + sigma eta.
 """
 
 import math
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, KDPM2AncestralDiscreteScheduler
 from torch import Tensor
 
 from patchmosaic.errors import InputError
@@ -72,6 +73,9 @@ def level(scheduler: Any, timestep: float) -> Level:
         InputError: a scheduler without ``alphas_cumprod`` and without such a timestep.
     """
     sigma = _sigma(scheduler, timestep)
+    if sigma is not None and _flows(scheduler):
+        size = math.hypot(1 - sigma, sigma)
+        return Level(((1 - sigma) / size) ** 2, 1 / size)
     if sigma is not None:
         data = _sigma_data(scheduler)
         spread = 1.0 if data is None else data
@@ -92,8 +96,19 @@ def _sigma(scheduler: Any, timestep: float) -> float | None:
     sigmas, timesteps = getattr(scheduler, "sigmas", None), getattr(scheduler, "timesteps", None)
     if sigmas is None or timesteps is None or scheduler.num_inference_steps is None:
         return None
-    found = (timesteps.double().cpu() == timestep).nonzero()
-    return float(sigmas[int(found[0])]) if len(found) else None
+    found = (timesteps.double().cpu() == timestep).nonzero().flatten().tolist()
+    if not found:
+        return None
+    now = getattr(scheduler, "step_index", None)  # of equal timesteps it tells which
+    step = now if now in found else found[0]
+    between = getattr(scheduler, "sigmas_interpol", None)  # KDPM2's: of every second step
+    if between is None or step % 2 == 0:
+        return float(sigmas[step])
+    return float(between[step - isinstance(scheduler, KDPM2AncestralDiscreteScheduler)])
+
+
+def _flows(scheduler: Any) -> bool:
+    return bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def _sigma_data(scheduler: Any) -> float | None:
@@ -110,11 +125,13 @@ def expected(scheduler: Any, level: Level, x: Tensor, mean: Tensor) -> Tensor:
         mean: the estimate of x_0 from them.
 
     Raises:
-        InputError: an unknown prediction type.
+        InputError: an unknown prediction type, or one that diffusers' ``use_flow_sigmas`` does not go with.
     """
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise InputError(f"prediction_type must be one of {', '.join(PREDICTIONS)}, not {kind!r}")
+    if kind == "v_prediction" and _flows(scheduler):
+        raise InputError("use_flow_sigmas goes with prediction_type='epsilon' or 'sample', not with v_prediction")
     signal, noise = math.sqrt(level.alpha_bar), math.sqrt(1 - level.alpha_bar)
     data = _sigma_data(scheduler)
     if data is not None:
