@@ -236,6 +236,30 @@ def test_large_windows_of_noisy_pictures_are_measured_once(monkeypatch, name, al
 
 
 @needs_compiled
+@pytest.mark.parametrize(
+    ("size", "contrast", "noise", "steps"),
+    [(63, 108, 9, [0]), *((31, 78, 0, range(last + 2, last - 1, -1)) for last in (24, 26, 28, 30, 32))],
+    ids=str,
+)
+def test_rough_pictures_without_noise(monkeypatch, size, contrast, noise, steps):
+    """They are hundreds of bits nearer to patches than with noise: to all, or to ever more. Wrapped, they are seen whole."""
+    monkeypatch.setattr(box, "_PARTS", 1)
+    monkeypatch.setattr(box, "_FEW_PARTS", 1)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(128 - contrast, 128 + contrast, (3, size, size), generator=generator)
+    signs = 2 * torch.randint(0, 2, (64 if len(steps) > 1 else 8, *base.shape), generator=generator) - 1
+    images = torch.cat([base + step * signs for step in steps])
+    images += torch.randint(-noise, noise + 1, images.shape, generator=generator)
+    images[..., size // 2, size // 2] = (torch.arange(len(images)) % 2 * 255)[:, None]
+    x = 0.7**0.5 * (base / 127.5 - 1).float()[None]
+    x[..., size // 2, size // 2] = 0
+    images = images.to(torch.uint8)
+    found = pm.ScoreMachine(images, None, size, padding="circular", engine="box").denoise(x, 0.7)
+    expected = pm.presets.ideal(images).denoise(x.double(), 0.7)
+    assert (found - expected).abs().max() <= TOLERANCE
+
+
+@needs_compiled
 @pytest.mark.parametrize("name", MACHINES)
 def test_hardly_any_noise_far_from_all_images(name):
     """Distances are hundreds of millions of bits, of which float32 holds the first 24."""

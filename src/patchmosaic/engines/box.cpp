@@ -654,13 +654,16 @@ struct Pass {
         reference[pixel] = to;
     }
 
-    // The same of boxes that float32 does not measure well enough: they wait, or are measured in double.
+    // The same, of a pixel whose patches wait.
+    void refer_to(double to, int64_t pixel) const {
+        if (reference[pixel] > Q.trust) reference[pixel] = to;  // there are no sums yet
+        else move(to, pixel, sums + pixel * (1 + channels()));
+    }
+
+    // Boxes that float32 does not measure well enough wait, or are measured in double.
     __attribute__((noinline)) void postpone(int y, int x, int key_row, int key_column, const Floats *box, float least) const {
         const int64_t pixel = (int64_t)y * P.width + x;
-        if (queued[pixel] >= 0 && least < reference[pixel]) {
-            if (reference[pixel] > Q.trust) reference[pixel] = least;  // there are no sums yet
-            else move(least, pixel, sums + pixel * (1 + channels()));
-        }
+        if (queued[pixel] >= 0 && least < reference[pixel]) refer_to(least, pixel);
         const float enough = within_reach(pixel, least);
         for (int v = 0; v < V; v++) {
             const Floats bits = box[v] * -Q.fall;
@@ -691,7 +694,7 @@ struct Pass {
         queued[pixel] = -1;
         double least = FAR;
         for (int i = 0; i < QUEUE; i++) least = std::min(least, measured(P, Q, S.codes, pixel, first[i].image, first[i].position));
-        reference[pixel] = least;
+        refer_to(least, pixel);
         for (int i = 0; i < QUEUE; i++) sum_one(pixel, first[i]);
     }
 
