@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 import patchmosaic as pm
 from battery import MACHINES, SHAPES, WHOLE, queries, training_images, worst_error
 from patchmosaic import engines
+from patchmosaic.cache import Cache
 from patchmosaic.engines import DenseEngine, box, native
 
 needs_compiled = pytest.mark.skipif(native.library() is None, reason="installed without a C++ compiler")
@@ -242,7 +244,7 @@ def test_large_windows_of_noisy_pictures_are_measured_once(monkeypatch, name, al
     ids=str,
 )
 def test_rough_pictures_without_noise(monkeypatch, size, contrast, noise, steps):
-    """They are hundreds of bits nearer to patches than with noise: to all, or to ever more. Wrapped, they are seen whole."""
+    """They are hundreds of bits nearer to patches than noise would be: to all, or to ever more."""
     monkeypatch.setattr(box, "_PARTS", 1)
     monkeypatch.setattr(box, "_FEW_PARTS", 1)
     generator = torch.Generator().manual_seed(0)
@@ -417,6 +419,23 @@ def test_what_works_is_explained(monkeypatch, locality, dtype, engine, because):
     said = machine.explain_engine(0.5, dtype)
     assert said.startswith(f"{engine}: ")
     assert because in said
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_fork_while_another_thread_makes_what_is_kept():
+    cache = Cache(10, int)
+    making, made = threading.Event(), threading.Event()
+    thread = threading.Thread(target=cache.get, args=("slow", lambda: making.set() or made.wait()))
+    thread.start()
+    making.wait()
+    child = multiprocessing.get_context("fork").Process(target=cache.get, args=("other", int))
+    child.start()
+    child.join(20)
+    went_on = child.exitcode == 0
+    child.kill()
+    made.set()
+    thread.join()
+    assert went_on
 
 
 @needs_compiled

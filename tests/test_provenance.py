@@ -79,6 +79,15 @@ def test_planted_blocks_are_found(digits, side, window, noise):
     assert told == repeated
 
 
+@pytest.mark.parametrize("engine", ["dense", "auto"])
+def test_no_share_is_more_than_all(engine):
+    """Not by rounding either, where at no noise one patch has all."""
+    machine = presets.local(training_images((1, 16, 16), 3, "bytes"), 5, engine=engine)
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.5
+    p = pm.provenance(machine, x, 1.0, k=1)
+    assert p.weight.max() == 1
+
+
 def test_attributes_fit_together():
     images = training_images((2, 6, 6), 5, "levels")
     machine = presets.equivariant_local(images, 3, group="d4")

@@ -76,6 +76,6 @@ def test_a_uniform_square_is_as_wide_as_it_is(size, side):
 
 def test_rank_correlation():
     a = torch.tensor([1.0, 2.0, 2.0, 5.0])
-    assert rank_correlation(a, a.exp()) == pytest.approx(1)
+    assert rank_correlation(a, a.exp()) == 1
     assert rank_correlation(a, -a) == pytest.approx(-1)
     assert rank_correlation(a, torch.tensor([3.0, 1.0, 2.0, 4.0])) == pytest.approx(0.316227766)  # scipy's

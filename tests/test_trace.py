@@ -230,6 +230,17 @@ def test_nearly_equal_patches_are_told_apart(name, window):
     check_against_torch(near, MACHINES[name], window, (0.9,), x=x)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pixel", [None, (1, 2)])
+def test_no_picture_has_an_empty_trace(engine, pixel):
+    machine = pm.ScoreMachine(training_images((1, 5, 6), 4, "bytes"), None, 3, engine=engine)
+    x = queries(machine, 0.5)
+    empty, some = machine.trace(x[:0], 0.5, k=3, pixel=pixel), machine.trace(x, 0.5, k=3, pixel=pixel)
+    for found, expected in zip(empty, some, strict=True):
+        assert found.shape == (0, *expected.shape[1:])
+        assert found.dtype == expected.dtype
+
+
 @needs_compiled
 def test_a_sample_is_traced_the_same_in_any_company():
     tested = machine(training_images((1, 8, 7), 70, "bytes"), MACHINES["bbELS"], 3, engine="box")
@@ -280,7 +291,9 @@ def test_bad_input_is_told(engine):
 def test_flat_pictures(rules, window, tones, grey):
     """All differences of a window are the same and round alike, so errors add up."""
     images = torch.tensor(tones, dtype=torch.uint8).repeat_interleave(2).view(4, 1, 1, 1).expand(4, 3, 24, 24)
-    tested, twin = (pm.ScoreMachine(images, None, window, engine=engine, **rules) for engine in ("box", "dense"))
+    tested, twin = (
+        pm.ScoreMachine(images, None, window, engine=engine, **rules) for engine in ("box", "dense")
+    )
     x = torch.full((1, 3, 24, 24), grey)
     found, expected = tested.trace(x, 1.0, k=1), twin.trace(x, 1.0, k=1)
     assert torch.equal(found.sources, expected.sources)

@@ -1,6 +1,9 @@
 """What was made lately, within a bound on memory."""
 
+import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
@@ -20,6 +23,7 @@ class Cache(Generic[_Value]):
         self.limit, self.size = limit, size
         self._values: dict[object, _Value] = {}  # the last used last; replaced, never changed
         self._lock = threading.Lock()
+        _caches.add(self)
 
     def __reduce__(self) -> tuple[type["Cache[_Value]"], tuple[float, Callable[[_Value], int]]]:
         return type(self), (self.limit, self.size)
@@ -45,3 +49,16 @@ class Cache(Generic[_Value]):
                 del values[first], sizes[first]
             self._values = values
         return value
+
+
+_caches: "weakref.WeakSet[Cache]" = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """A thread that another process has may hold a lock here for ever."""
+    for cache in _caches:
+        cache._lock = threading.Lock()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_unlock)

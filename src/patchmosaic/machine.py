@@ -197,6 +197,13 @@ class ScoreMachine(Denoiser):
             )
             for row, *parts in zip(rows, *traced, strict=True):
                 found[row] = tuple(parts)
+        if not found:
+            shown = (height, width) if pixel is None else (1, 1)
+            named, seen = (
+                torch.zeros(0, k, *shown, dtype=torch.float64),
+                torch.zeros(0, *shown, dtype=torch.float64),
+            )
+            return engines.Traced(named.long(), named, seen, seen, seen.new_zeros(0, len(self.dictionary)))
         return engines.Traced(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
     def _mean(

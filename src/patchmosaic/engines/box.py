@@ -31,7 +31,9 @@ _LEAST_SIGNAL = 2.0**-40  # less is none: it moves no weight, and queries are di
 _UNKNOWN = 1e36  # a box larger than any, as in box.cpp
 _NONE = 2**31 - 1
 _NOISE = np.dtype([(name, "f8") for name in ("signal", "precision", "unit", "stretch")])
-_LIMITS = np.dtype([(name, "f8") for name in ("each", "trust", "share", "spread", "precision", "least", "steep")])
+_LIMITS = np.dtype(
+    [(name, "f8") for name in ("each", "trust", "share", "spread", "precision", "least", "steep")]
+)
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
 _FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
@@ -258,7 +260,9 @@ class _Work:
         sources = torch.from_numpy(orbit * self.pixels + best["position"])
         distances, counted = (torch.from_numpy(best[name].copy()) for name in ("distance", "weight"))
         weights, moments = (torch.from_numpy(sums.sum(0)) for sums in (total, moment))
-        exact = torch.exp2(reference - (distances * precision - expected)).sum(0) + (weights - counted.sum(0)).clamp(min=0)
+        exact = torch.exp2(reference - (distances * precision - expected)).sum(0) + (
+            weights - counted.sum(0)
+        ).clamp(min=0)
         of_images = torch.zeros(layout.dictionary_size, dtype=torch.float64)
         of_images[layout.members] = torch.from_numpy(by_image.sum(0).reshape(-1, layout.elements).sum(1))
         of_images *= self.pixels / of_images.sum()  # the two passes round differently

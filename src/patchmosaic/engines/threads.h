@@ -42,6 +42,7 @@ class Pool {
     Worker workers[MOST];
     int started = 0, wanted = 0;
     std::atomic<int> active{0};
+    std::atomic<bool> alone{false};  // on one processor
     std::atomic<uint64_t> call{0};
     void (*work)(void *, int64_t, int) = nullptr;
     void *context = nullptr;
@@ -55,6 +56,7 @@ class Pool {
     // Wait for what is likely to come soon: to sleep and to be woken takes as long as many a call.
     template <class Ready>
     void look_out(Ready ready) {
+        if (alone) return;  // whoever looks out keeps the others from their work
         const auto end = std::chrono::steady_clock::now() + LOOKOUT;
         while (!ready() && std::chrono::steady_clock::now() < end)
             for (int i = 0; i < 16 && !ready(); i++) pause();
@@ -99,7 +101,8 @@ class Pool {
         cpu_set_t others;
         if (here < 0 || sched_getaffinity(0, sizeof others, &others)) return;
         CPU_CLR(here, &others);
-        if (CPU_COUNT(&others) == 0) return;
+        alone = CPU_COUNT(&others) == 0;
+        if (alone) return;
         for (int i = 0; i < workers; i++)
             if (this->workers[i].avoided != here && !pthread_setaffinity_np(this->workers[i].thread, sizeof others, &others))
                 this->workers[i].avoided = here;

@@ -125,7 +125,7 @@ def provenance(
         row=(position // width).masked_fill(missing, -1),
         col=(position % width).masked_fill(missing, -1),
         element=element,
-        weight=(traced.logits - traced.log_totals[:, None]).exp(),
+        weight=(traced.logits - traced.log_totals[:, None]).exp().clamp(max=1),
         entropy=traced.entropies,
         by_image=traced.by_image.T,
         wraps=machine.rules.wraps,

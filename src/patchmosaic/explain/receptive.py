@@ -135,5 +135,5 @@ def rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """Spearman's: Pearson's r of the ranks, equals sharing their mean rank; NaN where one does not vary."""
     from scipy.stats import rankdata
 
-    ranks = torch.tensor([rankdata(a).tolist(), rankdata(b).tolist()])
+    ranks = torch.tensor([rankdata(a).tolist(), rankdata(b).tolist()], dtype=torch.float64)
     return float(torch.corrcoef(ranks)[0, 1])

@@ -99,7 +99,7 @@ def _sigma(scheduler: Any, timestep: float) -> float | None:
     found = (timesteps.double().cpu() == timestep).nonzero().flatten().tolist()
     if not found:
         return None
-    now = getattr(scheduler, "step_index", None)  # of equal timesteps it tells which
+    now: Any = getattr(scheduler, "step_index", None)  # of equal timesteps it tells which
     step = now if now in found else found[0]
     between = getattr(scheduler, "sigmas_interpol", None)  # KDPM2's: of every second step
     if between is None or step % 2 == 0:
@@ -131,7 +131,9 @@ def expected(scheduler: Any, level: Level, x: Tensor, mean: Tensor) -> Tensor:
     if kind not in PREDICTIONS:
         raise InputError(f"prediction_type must be one of {', '.join(PREDICTIONS)}, not {kind!r}")
     if kind == "v_prediction" and _flows(scheduler):
-        raise InputError("use_flow_sigmas goes with prediction_type='epsilon' or 'sample', not with v_prediction")
+        raise InputError(
+            "use_flow_sigmas goes with prediction_type='epsilon' or 'sample', not with v_prediction"
+        )
     signal, noise = math.sqrt(level.alpha_bar), math.sqrt(1 - level.alpha_bar)
     data = _sigma_data(scheduler)
     if data is not None:
