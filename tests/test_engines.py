@@ -140,6 +140,13 @@ def test_windows_of_every_size(name, shape, count, window):
     assert worst_error(images, "box", MACHINES[name], window, (0.6,)) <= TOLERANCE
 
 
+@needs_compiled
+def test_windows_that_see_pixels_time_and_again():
+    """Every row rounds as it did before, so that errors add up."""
+    images = training_images((4, 8, 24), 7, "levels")
+    assert worst_error(images, "box", MACHINES["LS wrapped"], 49, (1e-12,)) <= TOLERANCE
+
+
 def near_tie(stored):
     """Two images that differ in one pixel, by its sign, and a query far from both, a little nearer to one."""
     image = training_images((1, 9, 9), 1, stored)

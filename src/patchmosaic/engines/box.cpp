@@ -1027,7 +1027,8 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
         const double root = (std::sqrt(precision + n * (limit + n * expected)) - std::sqrt(precision)) / n;
         return root * root - expected;
     };
-    limits.each = P.radius <= 2 ? 0 : (float)(P.channels * std::min(variance, roughness));
+    const bool repeats = P.wraps && P.span() > 2 * std::min(P.height, P.width);  // the same rounding, time and again
+    limits.each = P.radius <= 2 || repeats ? 0 : (float)(P.channels * std::min(variance, roughness));
     double expected = limits.each * of_window / scale * precision;
     limits.trust = trust(expected);
     if (limits.trust <= 0) limits.each = 0, limits.trust = trust(expected = 0);
