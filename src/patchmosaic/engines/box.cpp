@@ -313,13 +313,13 @@ struct Pass {
     // Channel j of vector v, seen from the key of the first one.
     INLINE_MEMBER Floats number(const Key *key, int j, int v) const { return to_floats(key[ahead(v) * channels() + j]); }
 
-    // Add the squared differences of a noisy pixel and the keys of all vectors.
-    INLINE_MEMBER void add_squares(const float *q, const Key *k, Floats *sums) const {
+    // The squared differences of a noisy pixel and the keys of all vectors.
+    INLINE_MEMBER void square(const float *q, const Key *k, Floats *squares) const {
         for (int j = 0; j < channels(); j++) {
             const Floats pixel = splat(q[j]);
             for (int v = 0; v < V; v++) {
                 const Floats d = pixel - (DECODED ? number(k, j, v) : splat(Q.unit) * number(k, j, v));
-                sums[v] = sums[v] + d * d;
+                squares[v] = j == 0 ? d * d : squares[v] + d * d;
             }
         }
     }
@@ -335,8 +335,8 @@ struct Pass {
             const float *q = Q.moved + (y * P.width + qx) * c;
             const Key *k = key(key_row, kx);
             for (int i = x - from; i < x - from + run; i++, q += c, k += c) {
-                Floats squares[V] = {};
-                add_squares(q, k, squares);
+                Floats squares[V];
+                square(q, k, squares);
                 for (int v = 0; v < V; v++) emit(i, v, squares[v]);
             }
             x += run;
@@ -392,7 +392,7 @@ struct Pass {
         auto store = [&](int i) ALWAYS_INLINE {
             for (int v = 0; v < V; v++) S.suffix[i * V + v] = sum[v];
         };
-        // The pixels and keys of columns [from, to), counted from `left`, either way to visit(i, q, k).
+        // Squared differences of columns [from, to), counted from `left`, either way to visit(i, squares).
         auto each = [&](int from, int to, bool back, auto visit) ALWAYS_INLINE {
             while (from < to) {
                 int qx = left + (back ? to - 1 : from), kx = qx + dx, run = to - from;
@@ -402,21 +402,23 @@ struct Pass {
                 }
                 const float *q = Q.moved + (y * P.width + qx) * c;
                 const Key *k = key(key_row, kx);
+                Floats squares[V];
                 if (back) {
-                    for (int i = to - 1; i >= to - run; i--, q -= c, k -= c) visit(i, q, k);
+                    for (int i = to - 1; i >= to - run; i--, q -= c, k -= c) square(q, k, squares), visit(i, squares);
                     to -= run;
                 } else {
-                    for (int i = from; i < from + run; i++, q += c, k += c) visit(i, q, k);
+                    for (int i = from; i < from + run; i++, q += c, k += c) square(q, k, squares), visit(i, squares);
                     from += run;
                 }
             }
         };
         const int first = real.from - left, last = real.to - left;
         begin(std::min(span, last) - std::max(0, std::min(first, span) - m));
-        each(std::max(m, first), std::min(span, last), true,
-             [&](int, const float *q, const Key *k) ALWAYS_INLINE { add_squares(q, k, sum); });
-        each(first, std::min({m, span, last}), true, [&](int i, const float *q, const Key *k) ALWAYS_INLINE {
-            add_squares(q, k, sum);
+        each(std::max(m, first), std::min(span, last), true, [&](int, const Floats *squares) ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] += squares[v];
+        });
+        each(first, std::min({m, span, last}), true, [&](int i, const Floats *squares) ALWAYS_INLINE {
+            for (int v = 0; v < V; v++) sum[v] += squares[v];
             store(i);
         });
         for (int i = std::min(first, std::min(m, span)) - 1; i >= 0; i--) add_expected(), store(i);
@@ -433,14 +435,12 @@ struct Pass {
             // the square of column i is the last one of the window of i - span + 1
             const int known = std::max(base + span, std::min(last, stop + span - 1));
             if (!more)
-                each(base + span, known, false, [&](int i, const float *q, const Key *k) ALWAYS_INLINE {
-                    add_squares(q, k, sum);
+                each(base + span, known, false, [&](int i, const Floats *squares) ALWAYS_INLINE {
+                    for (int v = 0; v < V; v++) sum[v] += squares[v];
                     finish(i - span + 1);
                 });
             else
-                each(base + span, known, false, [&](int i, const float *q, const Key *k) ALWAYS_INLINE {
-                    Floats squares[V] = {};
-                    add_squares(q, k, squares);
+                each(base + span, known, false, [&](int i, const Floats *squares) ALWAYS_INLINE {
                     for (int v = 0; v < V; v++) {
                         sum[v] += squares[v];
                         S.squares[i * V + v] = squares[v];
@@ -450,8 +450,9 @@ struct Pass {
             for (int x = known - span + 1; x < stop; x++) add_expected(), finish(x);
             if (!more) break;
             begin(std::min(span, last - stop));
-            each(stop + span - 1, std::min(last, stop + span), false,
-                 [&](int, const float *q, const Key *k) ALWAYS_INLINE { add_squares(q, k, sum); });
+            each(stop + span - 1, std::min(last, stop + span), false, [&](int, const Floats *squares) ALWAYS_INLINE {
+                for (int v = 0; v < V; v++) sum[v] += squares[v];
+            });
             if (stop + span - 1 < m) store(stop + span - 1);
             for (int i = std::min(known, stop + span - 1) - 1; i >= stop; i--) {
                 for (int v = 0; v < V; v++) sum[v] += S.squares[i * V + v];
