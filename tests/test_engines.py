@@ -193,15 +193,16 @@ def test_any_number_of_patches_that_float32_cannot_tell_apart(contenders):
 
 @needs_compiled
 @pytest.mark.parametrize("window", [3, 9, 17, 31])
-def test_flat_pictures(window):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_flat_pictures(window, channels):
     """All differences of a window are the same and round alike, so errors add up. Black or white: a closed form."""
-    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 31, 31)
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, channels, 31, 31)
     machine = pm.ScoreMachine(images, None, window, padding="circular", engine="box")
     generator = torch.Generator().manual_seed(0)
     alpha_bars = torch.rand(300, generator=generator).double().sqrt()
-    slopes = window**2 * alpha_bars.sqrt() / (1 - alpha_bars)
+    slopes = channels * window**2 * alpha_bars.sqrt() / (1 - alpha_bars)
     grey = (torch.randn(300, generator=generator) / slopes).float()
-    found = machine.denoise(grey.view(-1, 1, 1, 1).expand(-1, 1, 31, 31), alpha_bars.tolist())
+    found = machine.denoise(grey.view(-1, 1, 1, 1).expand(-1, channels, 31, 31), alpha_bars.tolist())
     assert (found[:, 0, 15, 15] - torch.tanh(slopes * grey)).abs().max() <= 1e-4
 
 
