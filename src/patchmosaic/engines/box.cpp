@@ -131,11 +131,10 @@ struct Limits {
     double trust;    // the largest |bits| that are good enough
     double share;    // the rounding of a sum is at most so much of all that is added up,
     double spread;   // and that of the noisy pixels moves the root of a box by so much
-    double precision;
     double least, steep;  // see below
 
     // What the difference of two boxes may err by, in bits: no more than least + steep * bits, a tangent to this.
-    double margin(double bits, double expected) const {
+    double margin(double precision, double bits, double expected) const {
         const double box = std::max(bits + expected, 0.);
         return 2 * (share * (box + 2 * expected) + 2 * spread * std::sqrt(precision * box) + precision * spread * spread);
     }
@@ -147,17 +146,16 @@ struct Limits {
 struct Query {
     const float *pixels, *moved;  // (height, width, channels)
     const double *expected;       // (height, width), of windows, in bits
-    const Limits &limits;
+    Limits limits;
     double signal, precision, stretch;
     const float *levels;  // null where codes are the values
     float unit, fall;  // fall: -precision, of stretched boxes
     float skip;   // log2 of the weight, relative to the largest, below which patches are left out
     float floor, steep;  // that, for exponents that err: floor - steep * reference
-    double trust;
 
-    bool trusted(double bits) const { return std::abs(bits) <= trust; }
+    bool trusted(double bits) const { return std::abs(bits) <= limits.trust; }
     // What patches may be farther than the best one, of so many bits, and yet matter.
-    double reach(int64_t pixel, double bits) const { return limits.margin(bits, expected[pixel]) - skip; }
+    double reach(int64_t pixel, double bits) const { return limits.margin(precision, bits, expected[pixel]) - skip; }
 };
 
 // Of a window's codes, lane by lane: windows that differ share it once in 2^60 or so.
@@ -381,7 +379,7 @@ struct Pass {
     // emit(i, sums). Those left and right of `real` are as expected.
     template <class Emit>
     INLINE_MEMBER void add_across(int y, int key_row, int dx, Range columns, Range real, Emit emit) const {
-        const int span = 2 * r + 1, m = columns.size(), left = columns.from - r, c = channels();
+        const int span = P.span(), m = columns.size(), left = columns.from - r, c = channels();
         Floats sum[V];
         auto begin = [&](int columns) ALWAYS_INLINE {  // so many fewer than expected
             for (int v = 0; v < V; v++) sum[v] = expected * -(float)columns;
@@ -464,7 +462,7 @@ struct Pass {
     // Large windows. Rows of sums fall in segments of the window's height, and a window is the end of one segment and the
     // beginning of the next.
     void run_large(int dy, int dx, int count, Range rows, Range columns, bool inside) const {
-        const int n = rows.size(), m = columns.size() * V, span = 2 * r + 1, left = columns.from - r;
+        const int n = rows.size(), m = columns.size() * V, span = P.span(), left = columns.from - r;
         const int64_t stride = m + 17;
         const Range real = P.wraps ? Range{left, left + columns.size() + 2 * r}
                                    : Range{std::max(left, 0), std::min(P.width, columns.to + r)};
@@ -656,7 +654,7 @@ struct Pass {
 
     // The same, of a pixel whose patches wait.
     void refer_to(double to, int64_t pixel) const {
-        if (reference[pixel] > Q.trust) reference[pixel] = to;  // there are no sums yet
+        if (reference[pixel] > Q.limits.trust) reference[pixel] = to;  // there are no sums yet
         else move(to, pixel, sums + pixel * (1 + channels()));
     }
 
@@ -796,8 +794,8 @@ struct Pass {
             for (int l = 0; l < WIDTH; l++)
                 if (near[l])
                     trail->insert(Q, pixel, {distance(y, x, key_row, key_column, v, l), weights[v][l],
-                                          (int32_t)(image(v) + l), position(key_row, key_column, v),
-                                          {S.hashes[at].a[l], S.hashes[at].b[l]}});
+                                             (int32_t)(image(v) + l), position(key_row, key_column, v),
+                                             {S.hashes[at].a[l], S.hashes[at].b[l]}});
         }
     }
 
@@ -973,8 +971,8 @@ struct Job {
     Query query(int b) const {
         const Noise &n = noise[b];
         return {pixels + b * numbers(), moved + b * numbers(), expected + (int64_t)b * height * width, limits[b], n.signal,
-                n.precision, n.stretch, levels, (float)n.unit, -(float)(n.precision / (n.stretch * n.stretch)), skip, skip - (float)limits[b].least,
-                (float)limits[b].steep, limits[b].trust};
+                n.precision, n.stretch, levels, (float)n.unit, -(float)(n.precision / (n.stretch * n.stretch)), skip,
+                skip - (float)limits[b].least, (float)limits[b].steep};
     }
     // Items until float32 sums are moved to double: so many, wherever a part begins and a call ends.
     int64_t settled() const { return (int64_t)row_shifts * (symmetry == OWN_POSITION && !trails ? UNSHIFTED_AT_ONCE : 1); }
@@ -1015,10 +1013,9 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     }
     const double scale = noise.stretch * noise.stretch, precision = noise.precision;
     const double variance = scale / (2 * std::log(2.) * precision), roughness = steps / (2 * numbers);
-    const double of_window = (P.wraps ? P.span() : std::min(P.span(), P.height)) *
-                             (double)(P.wraps ? P.span() : std::min(P.span(), P.width));  // pixels
+    auto seen = [&](int n) { return P.wraps ? P.span() : std::min(P.span(), n); };  // of an axis, at most
+    const double of_window = (double)seen(P.height) * seen(P.width);  // pixels
     Limits limits;
-    limits.precision = precision;
     limits.share = (2 * P.span() + P.channels + 8) * ROUNDING;
     limits.spread = std::sqrt(of_window * P.channels) * ROUNDING * (highest / noise.stretch + 6 * noise.signal);
     // Sums are trusted to err by n u of what they come to, and by 2 u sqrt(precision box bits) for the rounding of pixels,
@@ -1035,7 +1032,7 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     if (limits.trust <= 0) limits.each = 0, limits.trust = trust(expected = 0);
     const double touch = std::sqrt(1000 / precision);
     limits.steep = 2 * (limits.share + limits.spread / touch);
-    limits.least = limits.margin(1000 - expected, expected) - limits.steep * (1000 - expected);
+    limits.least = limits.margin(precision, 1000 - expected, expected) - limits.steep * (1000 - expected);
     return limits;
 }
 
@@ -1252,16 +1249,19 @@ void box_merge(const Job *job, float *means) {
     });
 }
 
-// Where weights are followed: by sample and pixel, boxes of float32 that are worth a look.
-void box_enough(const Job *job, float *enough) {
+// Before weights are followed: by sample and pixel, references as they are used, from log totals; by what weights then become
+// shares; and boxes of float32 that are worth a look.
+void box_aim(const Job *job, double *share, float *enough) {
     const Job &J = *job;
     const int64_t size = J.problem().pixels();
     for (int b = 0; b < J.batch; b++) {
         const Query Q = J.query(b);
         for (int64_t pixel = 0; pixel < size; pixel++) {
-            const double reference = J.reference[b * size + pixel];
-            enough[b * size + pixel] =
-                (float)((reference + Q.reach(pixel, reference)) / Q.precision * (Q.stretch * Q.stretch));
+            const int64_t at = b * size + pixel;
+            const double normaliser = J.reference[at], reference = Q.trusted(normaliser) ? (float)normaliser : normaliser;
+            J.reference[at] = reference;
+            share[at] = std::exp2(normaliser - reference);
+            enough[at] = (float)((reference + Q.reach(pixel, reference)) / Q.precision * (Q.stretch * Q.stretch));
         }
     }
 }

@@ -31,9 +31,6 @@ _LEAST_SIGNAL = 2.0**-40  # less is none: it moves no weight, and queries are di
 _UNKNOWN = 1e36  # a box larger than any, as in box.cpp
 _NONE = 2**31 - 1
 _NOISE = np.dtype([(name, "f8") for name in ("signal", "precision", "unit", "stretch")])
-_LIMITS = np.dtype(
-    [(name, "f8") for name in ("each", "trust", "share", "spread", "precision", "least", "steep")]
-)
 _PATCH = np.dtype([("distance", "f8"), ("weight", "f8"), ("image", "i4"), ("position", "i4"), ("hash", "u8")])
 _PARTS = 16  # of the dictionary at most, with sums of their own, whatever the number of threads
 _FEW_PARTS = 4  # where there are few images: what one part learns of the best weights the others do not know
@@ -200,18 +197,14 @@ class _Work:
             torch.from_numpy(self.memory.array(address, (self.batch, self.pixels), np.float64))
             for address in (self.job.reference, self.job.total, self.job.expected)
         )
-        normaliser = least - totals.log2()
-        limits = self.memory.array(self.job.limits, (self.batch,), _LIMITS)
-        trusted = normaliser.abs() <= torch.from_numpy(limits["trust"].copy())[:, None]
-        reference = torch.where(trusted, normaliser.float().double(), normaliser)  # as it is used
-        share = torch.exp2(normaliser - reference)
+        reference = least - totals.log2()
+        share, enough = torch.empty_like(reference), torch.empty_like(reference, dtype=torch.float32)
         parts = min(torch.get_num_threads(), self.job.items)
         shape = parts, self.batch, self.pixels
         total, moment = np.zeros(shape), np.zeros(shape)
         limit = np.full(shape, _UNKNOWN, np.float32)
         kept = np.full((*shape, k), np.array((np.inf, 0, _NONE, _NONE, 0), _PATCH))
         by_image = np.zeros((*shape[:2], self.layout.images))
-        enough = torch.empty(self.batch, self.pixels)
         trails = (Trail * (parts * self.batch))(
             *(
                 Trail(
@@ -226,7 +219,7 @@ class _Work:
         job = Job.from_buffer_copy(self.job)
         job.parts, job.reference, job.trails = parts, reference.data_ptr(), ctypes.addressof(trails)
         job.total, job.weighted = total.ctypes.data, moment.ctypes.data
-        compiled().box_enough(job, enough.data_ptr())
+        compiled().box_aim(job, share.data_ptr(), enough.data_ptr())
         self._run(job)
         found = [
             self._traced(
@@ -260,9 +253,8 @@ class _Work:
         sources = torch.from_numpy(orbit * self.pixels + best["position"])
         distances, counted = (torch.from_numpy(best[name].copy()) for name in ("distance", "weight"))
         weights, moments = (torch.from_numpy(sums.sum(0)) for sums in (total, moment))
-        exact = torch.exp2(reference - (distances * precision - expected)).sum(0) + (
-            weights - counted.sum(0)
-        ).clamp(min=0)
+        exact = torch.exp2(reference - (distances * precision - expected)).sum(0)
+        exact += (weights - counted.sum(0)).clamp(min=0)  # of the others
         of_images = torch.zeros(layout.dictionary_size, dtype=torch.float64)
         of_images[layout.members] = torch.from_numpy(by_image.sum(0).reshape(-1, layout.elements).sum(1))
         of_images *= self.pixels / of_images.sum()  # the two passes round differently

@@ -161,10 +161,10 @@ def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.box_place.restype = c_int64  # bytes
     found.box_place.argtypes = [ctypes.POINTER(Job), pointer]  # memory, or None
     found.box_queue.restype = c_int  # patches that may wait at a pixel
-    found.box_sums.restype = found.box_merge.restype = found.box_enough.restype = None
+    found.box_sums.restype = found.box_merge.restype = found.box_aim.restype = None
     found.box_sums.argtypes = [ctypes.POINTER(Job), *[c_int64] * 2]  # from, to
     found.box_merge.argtypes = [ctypes.POINTER(Job), pointer]  # means, or None
-    found.box_enough.argtypes = [ctypes.POINTER(Job), pointer]  # out
+    found.box_aim.argtypes = [ctypes.POINTER(Job), *[pointer] * 2]  # share, enough
     found.box_exponentials.restype = None
     found.box_exponentials.argtypes = [*[pointer] * 2, *[c_int64] * 2, c_int]  # out, count, rounds, threads
     patches, tree, queries = (ctypes.POINTER(kind) for kind in (Patches, Tree, Queries))
