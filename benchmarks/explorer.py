@@ -30,7 +30,7 @@ def main():
         "--sessions", type=int, default=1, help="visitors at once, all but one without a browser"
     )
     args, options = parser.parse_known_args()
-    command = [sys.executable, "-m", "patchmosaic.cli", "explore", "--port", "0", "--no-browser", *options]
+    command = [sys.executable, "-m", "patchmosaic", "explore", "--port", "0", "--no-browser", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         address = server.stdout.readline().split()[-1]
         stop = threading.Event()

@@ -283,6 +283,7 @@ BAD = {
     "no threads": ("--threads 0", "threads"),
     "negative seed": ("--seed -1", "seed"),
     "output is a file": ("--out {0}/file", "--out"),
+    "output below a file": ("--out {0}/file/run", "choose another folder"),
     "output in use": ("--out {0}/occupied", "--out"),
     "damaged record": ("--out {0}/broken", "bench.json"),
     "another record": ("--out {0}/other", "bench.json"),

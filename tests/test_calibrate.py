@@ -220,10 +220,11 @@ def test_machines_follow_the_network(networks, tmp_path):
         ("plain", ["--size", "9"], "--size 8"),
         ("plain", ["--count", "0"], "--count"),
         ("plain", ["--steps", "0"], "--steps"),
-        ("plain", ["--seed", "-1"], "each from 0"),
+        ("plain", ["--seed", "-1"], "number from 0"),
         ("plain", ["--machines", "is"], "ls, els, bbels"),
         ("plain", ["--machines", "ls,ls"], "twice"),
         ("plain", ["--device", "tpu"], "--device cpu"),
+        ("plain", ["--rule", "gain"], "add --from-data"),
         ("plain", ["--resume"], "nothing to resume"),
         ("broken", [], "NaN"),
     ],
@@ -246,3 +247,8 @@ def test_help_and_import_are_light():
         "assert not {'diffusers', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_windows_of_the_bundled_network_stay(tmp_path, capsys):
+    command = ["calibrate", "--out", str(tmp_path / "run"), "--save-with-network"]
+    assert_one_clear_line(tmp_path, capsys, command, "name yours with --network")

@@ -135,7 +135,7 @@ def count_denoising(monkeypatch):
 
 def test_ctrl_c_in_a_real_terminal_command(tmp_path):
     arguments = ["generate", "--steps", "250", "--count", "2", "--limit", "60", "--dtype", "float64"]
-    command = [sys.executable, "-m", "patchmosaic.cli", *arguments]
+    command = [sys.executable, "-m", "patchmosaic", *arguments]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "cut")],
         stderr=subprocess.PIPE,
@@ -168,6 +168,9 @@ def make_inputs(folder):
     np.save(folder / "wide.npy", np.zeros((3, 1, 4, 6), np.uint8))
     (folder / "cut.parquet").write_bytes(b"PAR1 and then nothing")
     (folder / "scales.json").write_text("{")
+    (folder / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(folder / "pipe.npy")
+    (folder / "loop").symlink_to("loop")
     (folder / "even.json").write_text('{"alpha_bars": [0.5], "windows": [4]}')
     (folder / "file").write_text("")
     (folder / "occupied").mkdir()
@@ -184,6 +187,7 @@ BAD = {
     "wrong dtype": ("--data {0}/int.npy", "int64"),
     "wrong shape": ("--data {0}/flat.npy", "flat.npy"),
     "truncated parquet": ("--data {0}/cut.parquet", "cut.parquet"),
+    "a pipe": ("--data {0}/pipe.npy", "neither a file nor a folder"),
     "unknown file type": ("--data {0}/file", "file"),
     "unknown class": ("--classes 11", "11"),
     "limit of zero": ("--limit 0", "limit"),
@@ -196,10 +200,12 @@ BAD = {
     "unknown machine": ("--machine elf", "bbels"),
     "unknown scales": ("--scales imagenet", "mnist-resnet"),
     "broken scales": ("--scales {0}/scales.json", "scales.json"),
+    "scales without end": ("--scales {0}/deep.json", "deep.json"),
     "even scales": ("--scales {0}/even.json", "odd"),
     "unknown label": ("--labels 12", "12"),
     "labels without classes": ("--data two-tone --labels 0", "labels"),
     "no steps": ("--steps 0", "steps"),
+    "steps without end": ("--steps 1000000000000", "to 1,000,000"),
     "unknown schedule": ("--schedule square", "cosine"),
     "unknown solver": ("--solver euler", "heun"),
     "unknown start": ("--start never", "aligned"),
@@ -209,12 +215,15 @@ BAD = {
     "unknown dtype": ("--dtype float16", "float32"),
     "unknown group": ("--group monster", "d4"),
     "turning oblongs": ("--data {0}/wide.npy --group d4", "square"),
-    "inner keys without wrapping": ("--keys inside", "circular"),
+    "inner keys without wrapping": ("--keys inside", "for els"),
     "padding for bbels": ("--padding circular", "ls only"),
-    "no memory": ("--memory 1K", "1 MiB"),
+    "no memory": ("--memory 1K", "1MiB"),
     "no pictures": ("--count 0", "at least 1"),
     "negative seed": ("--seeds=-1", "seed"),
     "output is a file": ("--out {0}/file", "--out"),
+    "output below a file": ("--out {0}/file/run", "Not a directory"),
+    "output in a loop": ("--out {0}/loop", "loop"),
+    "output of too long a name": ("--out {0}/" + 300 * "n", "choose another folder"),
     "output in use": ("--out {0}/occupied", "--out"),
     "nothing to resume": ("--resume", "nothing to resume"),
     "words for numbers": ("--labels one", "integers"),
@@ -281,6 +290,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, capsys):
     state.write_bytes(state.read_bytes()[:40])
     assert generate(tmp_path / "run", "--resume") == 1
     assert state.name in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "patchmosaic", "generate", *SMALL, "--out", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == "patchmosaic: No space left on device"
+    assert "Traceback" not in run.stderr
 
 
 def test_help_shows_every_command_and_examples(capsys):

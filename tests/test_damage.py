@@ -10,6 +10,7 @@ from patchmosaic import records
 from patchmosaic.cli import main
 
 BATCHES = ["--limit", "60", "--count", "4", "--batch", "2"]
+CHECKED = {".json", ".safetensors"}  # by what they hold
 COMMANDS = {
     "generate": ["generate", *BATCHES, "--steps", "2"],
     "compare": ["compare", *BATCHES, "--network-steps", "2", "--steps", "2"],
@@ -87,6 +88,71 @@ def test_a_damaged_record_is_named_and_overwritten(interrupted, tmp_path, capsys
     assert "--overwrite" in error
     assert sorted(out.rglob("*")) == before
     assert resume(interrupted, out, "generate", "--overwrite") == 0
+
+
+RUNS = {
+    **COMMANDS,
+    "train": ["train", "--limit", "16", "--steps", "2", "--width", "4", "--layers", "1", "--batch", "4"],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete run of every command."""
+    folder = tmp_path_factory.mktemp("finished")
+    drawn = ["generate", "--limit", "60", "--count", "2", "--steps", "2", "--out", f"{folder}/drawn"]
+    assert main(drawn) == 0
+    for name, command in RUNS.items():
+        assert main([*(part.format(folder) for part in command), "--out", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_lost_a_result_is_not_called_complete(finished, tmp_path, capsys, name):
+    command = [part.format(finished) for part in RUNS[name]]
+    whole = finished / name
+    results = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+    kept_elsewhere = {"run.json", "scheduler_config.json"}  # not looked at
+    for result in results:
+        if result.name in kept_elsewhere or result.parts[0] == "samples":
+            continue
+        for damage in ("cut", "lost"):
+            out = tmp_path / f"{result.name}-{damage}"
+            shutil.copytree(whole, out)
+            content = (out / result).read_bytes()
+            (out / result).unlink()
+            if damage == "cut":
+                (out / result).write_bytes(content[: len(content) // 2 if result.suffix in CHECKED else 0])
+            capsys.readouterr()
+            status = main([*command, "--out", str(out)])
+            assert status == 1, result
+            assert str(out) in one_line(capsys)
+            shutil.rmtree(out)
+    assert main([*command, "--out", str(whole)]) == 0
+    assert "already complete" in capsys.readouterr().out
+
+
+def test_pictures_of_several_are_not_taken_for_those_of_one(finished, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["audit", str(finished / "compare"), "--out", str(tmp_path / "out")]) == 1
+    assert "compares pictures of several" in one_line(capsys)
+    (finished / "drawn" / "samples.safetensors").rename(finished / "moved")
+    assert main(["audit", str(finished / "drawn"), "--out", str(tmp_path / "out")]) == 1
+    (finished / "moved").rename(finished / "drawn" / "samples.safetensors")
+    assert "samples.safetensors' is no file" in one_line(capsys)
+
+
+@pytest.mark.parametrize("option", [[], ["--resume"], ["--overwrite"]])
+def test_no_command_replaces_the_run_of_another(finished, capsys, option):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    for name in RUNS:
+        other = "compare" if name == "generate" else "generate"
+        capsys.readouterr()
+        command = [part.format(finished) for part in RUNS[name]]
+        assert main([*command, "--out", str(finished / other), *option]) == 1
+        assert f"holds a run of {other}: choose another folder" in one_line(capsys)
+    assert main(["explain", str(finished / "drawn"), "--out", str(finished / "drawn"), *option]) == 1
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("command", ["audit", "explain"])

@@ -565,13 +565,13 @@ def test_rgb_from_grey_repeats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({"size": 0}, "size is 0"),
-        ({"size": 4097}, "from 1 to 4096"),
-        ({"size": 8.0}, "size is 8.0"),
-        ({"size": True}, "size is True"),
+        ({"size": 0}, "size must be a whole number from 1 to 4,096, not 0"),
+        ({"size": 4097}, "from 1 to 4,096"),
+        ({"size": 8.0}, "not 8.0"),
+        ({"size": True}, "not True"),
         ({"channels": 2}, "channels is 2"),
-        ({"limit": 0}, "limit is 0"),
-        ({"limit": 2, "seed": -1}, "seed is -1"),
+        ({"limit": 0}, "limit must be"),
+        ({"limit": 2, "seed": -1}, "seed must be"),
         ({"classes": 10}, "no class 10: choose from 0 '0', 1 '1'"),
         ({"classes": ["one"]}, "no class 'one'"),
         ({"classes": 1.5}, "no class 1.5"),
@@ -644,7 +644,9 @@ def test_images_that_cannot_be_decoded_refused(tmp_path: Path) -> None:
     cells = [{"bytes": encoded(GREY[0]), "path": None}, {"bytes": None, "path": "a.png"}]
     assert "d.parquet row 1 has no image bytes" in refusal(write_parquet(tmp_path / "d.parquet", cells))
     cells[1]["bytes"] = b"text"
-    assert "d.parquet row 1 cannot be read" in refusal(write_parquet(tmp_path / "d.parquet", cells))
+    assert "d.parquet row 1 is in no known image format" in refusal(
+        write_parquet(tmp_path / "d.parquet", cells)
+    )
 
 
 def test_folders_refused(tmp_path: Path) -> None:

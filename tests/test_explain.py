@@ -123,7 +123,7 @@ def test_an_interrupted_explanation_ends_in_the_same_bytes(runs, tmp_path, monke
         (["drawn", "--sample", "2"], "samples 0 to 1"),
         (["drawn", "--machine", "ls"], "--machine is for runs of patchmosaic compare"),
         (["compared", "--machine", "es"], "--machine must be one of is, ls, bbels"),
-        (["drawn", "--sources", "0"], "--sources must be at least 1"),
+        (["drawn", "--sources", "0"], "--sources must be a whole number"),
     ],
 )
 def test_mistakes_take_one_line(runs, tmp_path, capsys, arguments, told):

@@ -200,6 +200,8 @@ def damage(folder, how):
         config.write_text(json.dumps({**json.loads(config.read_text()), "width": 16}))
     elif how == "another kind":
         config.write_text(json.dumps({**json.loads(config.read_text()), "_class_name": "VQModel"}))
+    elif how == "no kind":
+        config.write_text("{}")
     elif how == "no json":
         config.write_text("{")
     elif how == "no schedule":
@@ -209,7 +211,17 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "no weights", "another shape", "another kind", "no json", "no schedule", "no config"]
+    "how",
+    [
+        "truncated",
+        "no weights",
+        "another shape",
+        "another kind",
+        "no kind",
+        "no json",
+        "no schedule",
+        "no config",
+    ],
 )
 def test_damaged_folders_take_one_clear_line(tmp_path, how):
     save_network(ResNet(8, 1, 8, 2), tmp_path / "net")
@@ -218,3 +230,4 @@ def test_damaged_folders_take_one_clear_line(tmp_path, how):
         load_network(tmp_path / "net")
     assert len(str(raised.value).splitlines()) == 1
     assert str(tmp_path / "net") in str(raised.value)
+    assert "None" not in str(raised.value)

@@ -289,6 +289,7 @@ def test_the_command_takes_a_network(tmp_path):
         (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--data", "two-tone", "--by-class"], "no classes"),
         (["--beside", "nothing"], "no scales"),
+        (["--limit", "2"], "3 images at least"),
     ],
 )
 def test_wrong_commands_are_told_in_one_line(tmp_path, capsys, options, says):

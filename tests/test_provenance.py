@@ -173,7 +173,7 @@ def test_equal_images_leave_a_mosaic_ambiguous():
     assert (p.image[0, 0] == 0).all()
     assert (p.image[0, 1] == 2).all()
     assert not pm.mosaic(p).fragments
-    with pytest.raises(pm.InputError, match="pictures 0 to 0"):
+    with pytest.raises(pm.InputError, match="whole number from 0 to 0"):
         pm.mosaic(p, 1)
 
 

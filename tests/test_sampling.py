@@ -378,8 +378,8 @@ def test_time_grid(start, first):
         ({"solver": "ddpm"}, r"one generator per sample \(2\)"),
         ({"solver": "ddpm", "rngs": generators([1])}, r"one generator per sample \(2\)"),
         ({"solver": "ddpm", "rngs": generators([1, 2, 3])}, r"one generator per sample \(2\)"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"steps": -1, "start": "authors"}, "steps must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"steps": -1, "start": "authors"}, "steps must be a whole number"),
         ({"steps": 1, "start": "authors"}, "2 or more"),
     ],
 )

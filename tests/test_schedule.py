@@ -226,9 +226,9 @@ def test_outside_the_unit_interval(schedule, method, value):
 
 
 @every_schedule
-@pytest.mark.parametrize("steps", [0, -3])
-def test_no_steps(schedule, steps):
-    with pytest.raises(InputError, match="steps must be at least 1") as caught:
+@pytest.mark.parametrize("steps", [0, -3, 10**12, 1.5, "a", None, True])
+def test_bad_steps(schedule, steps):
+    with pytest.raises(InputError, match="steps must be a whole number from 1 to") as caught:
         schedule.times(steps)
     assert_one_line(caught)
 

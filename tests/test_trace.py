@@ -275,10 +275,19 @@ def test_one_pixel_is_traced_as_among_all(name):
 def test_bad_input_is_told(engine):
     tested = machine(training_images((1, 4, 4), 2, "bytes"), MACHINES["bbELS"], 3, engine=engine)
     x = torch.zeros(1, 1, 4, 4)
-    with pytest.raises(pm.InputError, match="k must be"):
-        tested.trace(x, 0.5, k=0)
+    for k in (0, 10**9, 1.5, None):
+        with pytest.raises(pm.InputError, match="k must be"):
+            tested.trace(x, 0.5, k=k)
     with pytest.raises(pm.InputError, match="alpha_bar must lie in"):
         tested.trace(x, 1.1)
+    for alpha_bar in (None, "x", [None]):
+        with pytest.raises(pm.InputError, match="alpha_bar must be a number"):
+            tested.trace(x, alpha_bar)
+    for labels in ("a", [None], [True], [0.5]):
+        with pytest.raises(pm.InputError, match="labels must be one integer"):
+            tested.trace(x, 0.5, labels)
+    with pytest.raises(pm.InputError, match="x must be a float32"):
+        tested.trace(None, 0.5)
     with pytest.raises(pm.InputError, match="NaN"):
         tested.trace(x * torch.nan, 0.5)
 

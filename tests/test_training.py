@@ -182,6 +182,8 @@ BAD = {
     "no classes": ("--data two-tone --conditional", "no classes"),
     "sides not divisible": ("--network unet --size 6", "divisible"),
     "attention width": ("--network attention-unet --width 12", "divisible by 8"),
+    "epochs and steps": ("--steps 2 --epochs 2", "not allowed"),
+    "half precision on a CPU": ("--precision fp16", "bf16"),
     "unknown precision": ("--precision fp4", "bf16"),
     "missing file": ("--data nowhere.parquet", "nowhere.parquet"),
     "nothing to resume": ("--resume", "nothing to resume"),

@@ -61,9 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for unusable input, 2 for a wrong call, 130 for Ctrl-C."""
-    args = build_parser().parse_args(arguments)
+    args = argparse.Namespace(command="", out=None)
     try:
+        args = build_parser().parse_args(arguments)
         args.run(args)
+        sys.stdout.flush()
     except InputError as error:
         print(f"patchmosaic: {error}", file=sys.stderr)
         return 1
@@ -84,15 +86,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\npatchmosaic: stopped; the same command{how} goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"patchmosaic: {where}{error.strerror or error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
         return 1
     return 0
+
+
+def _discard_output() -> None:
+    """What could not be written: Python tries again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_begun(args: argparse.Namespace) -> bool:
     """Whether there is something for --resume, in a command that has it."""
     return "resume" in args and args.out is not None and any(args.out.glob("*.json"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -47,13 +47,20 @@ class Denoiser(ABC):
 
 def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
     """One checked alpha_bar per image, in float64; 1 is allowed for ``clean`` images."""
-    one = isinstance(alpha_bar, float)
-    values = [float(alpha_bar)] if one else torch.as_tensor(alpha_bar, dtype=torch.float64).flatten().tolist()
+    try:
+        values = (
+            [float(alpha_bar)]
+            if isinstance(alpha_bar, float)
+            else torch.as_tensor(alpha_bar, dtype=torch.float64).flatten().tolist()
+        )
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"alpha_bar must be a number, or one per image, not {alpha_bar!r}") from None
     if len(values) not in (1, batch):
         raise InputError(f"alpha_bar must be one number or one per image ({batch}), not {len(values)}")
-    if not all(0 <= value < 1 or (clean and value == 1) for value in values):
-        allowed = "[0, 1]" if clean else "[0, 1): at alpha_bar = 1 the image is already clean"
-        raise InputError(f"alpha_bar must lie in {allowed}")
+    wrong = [value for value in values if not (0 <= value < 1 or (clean and value == 1))]
+    if wrong:
+        why = ": at 1 the image is already clean" if wrong[0] == 1 else ""
+        raise InputError(f"alpha_bar must lie in {'[0, 1]' if clean else '[0, 1)'}, not {wrong[0]:g}{why}")
     return values if len(values) == batch else values * batch
 
 

@@ -1,7 +1,9 @@
 """Errors that a user can mend: unusable input, and libraries that are not installed."""
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 EXTRAS = {
     "accelerate": "networks",
@@ -14,6 +16,18 @@ EXTRAS = {
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what to do instead, in one line."""
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """The value as an int; InputError unless it is a whole number from ``least`` to ``most``."""
+    try:
+        count = operator.index(value)
+    except (TypeError, RuntimeError):  # the latter from tensors without numbers
+        count = least - 1
+    if isinstance(value, bool) or count < least or (most is not None and count > most):
+        span = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise InputError(f"{name} must be a whole number {span}, not {value!r}")
+    return count
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,11 +11,12 @@ from patchmosaic import engines
 from patchmosaic.denoiser import AlphaBar, Denoiser, per_sample
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.trace import trace
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
 from patchmosaic.symmetry import Rules
 
-DEFAULT_MEMORY_BUDGET = 1 << 29
+DEFAULT_MEMORY_BUDGET, LEAST_MEMORY_BUDGET = 1 << 29, 1 << 20
+MAX_SOURCES = 10_000  # to be named for each pixel
 SYMMETRIES = ("none", "translation")
 _LARGEST = 1e6  # pixel of a noisy image; distances from there still fit all engines' numbers, at any noise
 _Job = tuple[Tensor, list[float], int | None, int | None]  # images, noise levels, window, label
@@ -75,8 +76,7 @@ class ScoreMachine(Denoiser):
     ):
         if symmetry not in SYMMETRIES:
             raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
-        if memory_budget < 1 << 20:
-            raise InputError(f"memory_budget must be at least 1 MiB (1048576 bytes), not {memory_budget}")
+        check_count("memory_budget, in bytes,", memory_budget, LEAST_MEMORY_BUDGET)
         if not (isinstance(tol, int | float) and 0 <= tol < 2):
             raise InputError(f"tol must be a number in [0, 2), not {tol!r}")
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
@@ -181,15 +181,15 @@ class ScoreMachine(Denoiser):
             pixel: row and column of the only one to trace, as if the images were of one pixel; None: every one.
 
         Raises:
-            InputError: as :meth:`denoise`; also for k < 1 and a pixel outside the images.
+            InputError: as :meth:`denoise`; also for k < 1 or > 10,000, and a pixel outside the images.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1, not {k!r}")
+        k = check_count("k", k, most=MAX_SOURCES)
         height, width = self.dictionary.shape[1:]
         if pixel is not None and not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
             raise InputError(f"pixel must lie in images of {height} x {width}, not at {tuple(pixel)}")
+        jobs = self._jobs(self.locality, x, alpha_bar, labels, clean=True)
         found: list[tuple[Tensor, ...]] = [()] * len(x)
-        for rows, job in self._jobs(self.locality, x, alpha_bar, labels, clean=True):
+        for rows, job in jobs:
             traced = (
                 self.engine.trace(*job, k)
                 if pixel is None
@@ -260,7 +260,10 @@ class ScoreMachine(Denoiser):
 def _per_sample_labels(labels: Tensor | int | None, batch: int) -> list[int | None]:
     if labels is None:
         return [None] * batch
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.numel() not in (1, batch):
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
+    if found.dtype.is_floating_point or found.dtype == torch.bool or found.numel() not in (1, batch):
         raise InputError(f"labels must be one integer, or one per image ({batch})")
-    return labels.flatten().expand(batch).tolist()
+    return found.flatten().expand(batch).tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchmosaic.errors import InputError
-from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
+from patchmosaic.machine import DEFAULT_MEMORY_BUDGET, LEAST_MEMORY_BUDGET
 
 _Settings = TypeVar("_Settings")
 
@@ -199,4 +199,7 @@ def size_in_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 2GiB")
-    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+    size = int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+    if size < LEAST_MEMORY_BUDGET:
+        raise argparse.ArgumentTypeError(f"{text!r} is too little: give 1MiB at least")
+    return size

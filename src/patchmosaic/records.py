@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -55,14 +56,19 @@ def write_json(path: str | Path, content: object) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read JSON, or say which file is not."""
-    with refusing(path, "copy or make it again", OSError, ValueError):
+    with refusing(path, "copy or make it again", OSError, ValueError, RecursionError):
         return json.loads(Path(path).read_text())
 
 
 def read_record(folder: Path) -> dict[str, dict[str, Any]]:
     """The sections of a run's ``run.json``, or an InputError."""
-    with refusing(folder / RECORD, DAMAGED, OSError, ValueError, TypeError, AttributeError):
+    with refusing(folder / RECORD, DAMAGED, OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {name: dict(part) for name, part in json.loads((folder / RECORD).read_text()).items()}
+
+
+def made_by(folder: Path) -> str:
+    """The command that made a run, or an InputError."""
+    return str(read_record(folder).get("made_by", {}).get("command", "an unknown command"))
 
 
 def check_finished(folder: Path) -> None:
@@ -116,13 +122,14 @@ class RunFolder:
 
     Args:
         path: where; made if missing.
+        command: that makes the run.
         record: sections of settings, data and versions.
         results: names of the files and folders of a complete run, in the order of their making.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], results: Sequence[str]):
-        self.path, self.results = path, results
-        self.record = json.loads(json.dumps(record))
+    def __init__(self, path: Path, command: str, record: dict[str, Any], results: Sequence[str]):
+        self.path, self.command, self.results = path, command, results
+        self.record = json.loads(json.dumps({"made_by": {"command": command}, **record}))
         self.partial = path / UNFINISHED
 
     def open(self, resume: bool, overwrite: bool) -> bool:
@@ -131,23 +138,16 @@ class RunFolder:
         Raises:
             InputError: where going on would lose somebody's results.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; choose a folder with --out")
-        record = self.path / RECORD
-        if record.exists():
-            if not overwrite and self._check_found(read_record(self.path), resume):
+        with usable(self.path):
+            if self._check(resume, overwrite):
                 return True
-        elif resume:
-            raise InputError(f"nothing to resume in {self.path}: no run was started there")
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} holds other files; choose an empty or new folder with --out")
-        if not resume:
-            for path in (*self.partial.glob("*"), *(self.path / name for name in self.results)):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-        write_json(record, self.record)
+            if not resume:
+                for path in (*self.partial.glob("*"), *(self.path / name for name in self.results)):
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    elif path.exists():
+                        path.unlink()
+        write_json(self.path / RECORD, self.record)
         return False
 
     def batches(self, count: int, size: int, prefix: str = "") -> Iterator[tuple[Path, slice]]:
@@ -161,8 +161,28 @@ class RunFolder:
         """Whether the last result is there."""
         return (self.path / self.results[-1]).exists()
 
+    def _check(self, resume: bool, overwrite: bool) -> bool:
+        """Whether the folder holds the run complete; an error if going on would lose or mix results."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; choose a folder with --out")
+        if not (self.path / RECORD).exists():
+            if resume:
+                raise InputError(f"nothing to resume in {self.path}: no run was started there")
+            if self.path.exists() and any(self.path.iterdir()):
+                raise InputError(f"{self.path} holds other files; choose an empty or new folder with --out")
+            return False
+        try:
+            command = made_by(self.path)
+        except InputError:
+            if overwrite:
+                return False
+            raise
+        if command != self.command:
+            raise InputError(f"{self.path} holds a run of {command}: choose another folder with --out")
+        return not overwrite and self._check_found(read_record(self.path), resume)
+
     def _check_found(self, found: dict[str, Any], resume: bool) -> bool:
-        """Whether the run found in the folder is complete; an error if going on would lose or mix results."""
+        """The same of a run of this command."""
         different = differences(found, self.record)
         if different:
             raise InputError(
@@ -173,6 +193,11 @@ class RunFolder:
             raise InputError(
                 f"{self.path} holds an unfinished run: --resume it, or --overwrite to start anew"
             )
+        damaged = [path for path in (self.path / name for name in self.results) if not _is_whole(path)]
+        if self.complete and damaged:
+            raise InputError(
+                f"{damaged[0]} of a complete run is missing or damaged: --overwrite to make it again"
+            )
         return self.complete
 
     def close(self) -> None:
@@ -181,6 +206,32 @@ class RunFolder:
             path.unlink()
         if self.partial.exists():
             self.partial.rmdir()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file, or a folder with anything in it, is there and not cut off, as far as its kind tells."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            with safe_open(str(path), framework="pt"):
+                pass
+        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+    except (OSError, ValueError, RecursionError, SafetensorError):
+        return False
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Around work on an output folder: what the system says of it, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot use {folder} ({error.strerror}): choose another folder with --out"
+        ) from error
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:

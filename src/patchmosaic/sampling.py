@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import Denoiser
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.schedule import CosineSchedule, Schedule
 
 Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
@@ -86,14 +86,16 @@ SOLVERS = {"ddim": ddim_step, "heun": heun_step, "ddpm": ddpm_step}
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """InputError unless there are seeds, each from 0 to 2^32 - 1: torch's generators ignore higher bits."""
-    if not seeds or min(seeds) < 0 or max(seeds) >= 1 << 32:
-        raise InputError("need at least one seed, each from 0 to 2^32 - 1")
+    if not seeds:
+        raise InputError("need at least one seed")
+    for seed in seeds:
+        check_count("a seed", seed, 0, (1 << 32) - 1)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One random generator per sample, so that a seed gives the same sample in any batch; see :func:`check_seeds`."""
     check_seeds(seeds)
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def draw_noise(

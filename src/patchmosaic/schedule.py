@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
+
+MAX_STEPS = 1_000_000  # of a reverse flow
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
@@ -40,8 +42,7 @@ class Schedule(ABC):
     @final
     def times(self, steps: int) -> tuple[float, ...]:
         """The grid n/n, ..., 2/n, 1/n of a reverse flow in n ``steps``, from noise towards data."""
-        if steps < 1:
-            raise InputError(f"steps must be at least 1, not {steps}")
+        check_count("steps", steps, most=MAX_STEPS)
         return tuple(i / steps for i in range(steps, 0, -1))
 
 

@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from patchmosaic.data.pixels import as_bytes
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 
 _BEYOND = 2.0  # networks overshoot [-1, 1]; pictures in 0..255 do so by far
 
@@ -23,7 +23,7 @@ def grey_levels(images: Tensor | np.ndarray, what: str) -> UInt8[Tensor, "n c h 
     """
     if not isinstance(images, Tensor | np.ndarray):
         raise InputError(f"{what} must be a torch tensor or a numpy array, not {type(images).__name__}")
-    images = torch.as_tensor(images).cpu()
+    images = torch.as_tensor(images).detach().cpu()
     if images.ndim != 4 or min(images.shape) == 0:
         raise InputError(f"{what} must have shape (N, C, H, W) with nothing empty, not {tuple(images.shape)}")
     if images.dtype == torch.uint8:
@@ -68,6 +68,6 @@ def choose_window(shape: tuple[int, ...], window: int | None) -> int:
         )
     if window is None:
         return min(7 if side >= 12 else 5 if side >= 8 else 3, largest)
-    if window % 2 == 0 or not 3 <= window <= largest:
+    if check_count("the window", window) % 2 == 0 or not 3 <= window <= largest:
         raise InputError(f"the window must be odd, from 3 to {largest}, not {window}")
     return window

@@ -19,6 +19,7 @@ from patchmosaic.auditing.search import Finding, Search
 from patchmosaic.auditing.settings import SAMPLES, Settings
 from patchmosaic.auditing.verdict import Report, Threshold, judge, score, threshold
 from patchmosaic.data import Dataset
+from patchmosaic.errors import InputError
 from patchmosaic.records import RunFolder, read_tensors, versions, write_tensors
 
 RESULTS = ("pictures.csv", "report.html", "report.json")
@@ -46,13 +47,15 @@ class Run:
         network = settings.network(device)
         self.drawing = None if network is None else Drawing(network, settings, data, device)
         if self.drawing is None:
+            if settings.labels is not None:
+                raise InputError("labels are for a network that draws: leave out --labels")
             check_alike(self.pictures, self.training, "the pictures")
         self.real, self.hidden = held_out_pictures(
             self.training, settings.real(), settings.seed, settings.held_out_count
         )
         self.window = choose_window(self.training.shape[1:], settings.window)
         results = RESULTS if self.drawing is None else (SAMPLES, *RESULTS)
-        self.files = RunFolder(folder, self._record(), results)
+        self.files = RunFolder(folder, "audit", self._record(), results)
 
     @property
     def count(self) -> int:

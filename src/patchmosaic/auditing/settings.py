@@ -10,9 +10,9 @@ from patchmosaic.auditing.audit import HELD_OUT
 from patchmosaic.auditing.levels import grey_levels
 from patchmosaic.data import DataSettings
 from patchmosaic.data.dataset import load_dataset
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.nets.network import Network, holds_network, load_network
-from patchmosaic.records import check_finished, read_tensors
+from patchmosaic.records import RECORD, check_finished, made_by, read_tensors
 from patchmosaic.sampling import check_seeds
 
 SAMPLES = "samples.safetensors"
@@ -33,8 +33,7 @@ class Settings(DataSettings):
 
     def __post_init__(self) -> None:
         for name in ("held_out_count", "count", "network_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 1")
+            check_count(f"--{name.replace('_', '-')}", getattr(self, name))
         check_seeds([self.seed])
 
     def network(self, device: str) -> Network | None:
@@ -57,12 +56,17 @@ class Settings(DataSettings):
     def _read(self, source: str) -> Tensor:
         """A data set, or what ``patchmosaic generate`` wrote: its run folder or the file in it."""
         path = Path(source).expanduser()
-        check_finished(path)
-        path = path / SAMPLES if (path / SAMPLES).is_file() else path
+        if (path / RECORD).is_file():
+            check_finished(path)
+            if made_by(path) == "compare":
+                raise InputError(
+                    f"{source} compares pictures of several: give the network, or a run of patchmosaic generate"
+                )
+            path = path / SAMPLES
         if path.suffix != ".safetensors":
             found = load_dataset(source, size=self.size, channels=self.channels, split=self.split).pixels
             return grey_levels(found, f"the pictures of {source}")
         if not path.is_file():
-            raise InputError(f"{source!r} does not exist: give the path of a file or folder")
+            raise InputError(f"{str(path)!r} is no file: give the path of a file or folder")
         tensors, _ = read_tensors(path, ["images"])
         return grey_levels(tensors["images"], f"the pictures of {source}")

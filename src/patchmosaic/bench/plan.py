@@ -15,7 +15,7 @@ from patchmosaic.bench.contestants import NAMES
 from patchmosaic.bench.measure import measure
 from patchmosaic.bench.problem import RULES, Problem, noised
 from patchmosaic.data import Dataset, load_dataset
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import check_window
 from patchmosaic.records import versions
 from patchmosaic.sampling import check_seeds
@@ -69,8 +69,7 @@ class Plan:
         if not all(0 < level <= 1 for level in self.levels):
             raise InputError("levels are times in (0, 1], such as 0.5")
         for name in ("count", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+            check_count(name, getattr(self, name))
         if not 0 < self.budget < float("inf"):
             raise InputError(f"budget is in seconds and larger than 0, not {self.budget}")
         check_seeds([self.seed])

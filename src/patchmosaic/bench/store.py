@@ -6,7 +6,7 @@ from typing import Any
 from patchmosaic.bench import picture, report
 from patchmosaic.bench.plan import Cell
 from patchmosaic.errors import InputError
-from patchmosaic.records import differences, read_json, write_csv, write_json, write_text
+from patchmosaic.records import differences, read_json, usable, write_csv, write_json, write_text
 
 
 class Store:
@@ -37,15 +37,17 @@ class Store:
             if resume or overwrite:
                 raise InputError("--resume and --overwrite are about a folder: name it with --out")
             return False
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file; choose a folder with --out")
         path = self.folder / "bench.json"
-        if path.exists():
-            return not overwrite and self._take_over(read_json(path), resume)
-        if resume:
-            raise InputError(f"nothing to resume in {self.folder}: no benchmark was started there")
-        if self.folder.exists() and any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} holds other files; choose an empty or new folder with --out")
+        with usable(self.folder):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise InputError(f"{self.folder} is a file; choose a folder with --out")
+            if path.exists():
+                return not overwrite and self._take_over(read_json(path), resume)
+            if resume:
+                raise InputError(f"nothing to resume in {self.folder}: no benchmark was started there")
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise InputError(f"{self.folder} holds other files; choose an empty or new folder with --out")
+            self.folder.mkdir(parents=True, exist_ok=True)  # or it would fail after the first measurement
         return False
 
     def _take_over(self, found: Any, resume: bool) -> bool:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.options import (
     add_command,
     add_data_options,
@@ -165,6 +165,12 @@ def _calibrate(args: argparse.Namespace) -> None:
     if args.from_data:
         _predict(args)
         return
+    if args.rule or args.max_window or args.by_class or args.beside:
+        raise InputError(
+            "--rule, --max-window, --by-class and --beside are about held-out images: add --from-data"
+        )
+    if args.save_with_network and args.network is None:
+        raise InputError("the bundled network has its windows: name yours with --network")
     from patchmosaic.calibration.run import Run
     from patchmosaic.nets import load_network
 
@@ -198,8 +204,7 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     from patchmosaic.data import DataSettings
     from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
-    if args.count < 1:
-        raise InputError("--count must be at least 1")
+    check_count("--count", args.count)
     source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),

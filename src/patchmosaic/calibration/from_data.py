@@ -21,13 +21,13 @@ from patchmosaic.calibration.predict import (
 )
 from patchmosaic.calibration.risk_picture import draw_risk, draw_windows
 from patchmosaic.data import Dataset, DataSettings
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.machine import DEFAULT_MEMORY_BUDGET
 from patchmosaic.nets import Network
 from patchmosaic.nets.matching import check_fit
 from patchmosaic.presets import LOCAL_MACHINES, find_scales, short
 from patchmosaic.records import RunFolder, read_tensors, versions, write_csv, write_json, write_tensors
-from patchmosaic.schedule import CosineSchedule
+from patchmosaic.schedule import MAX_STEPS, CosineSchedule
 
 RESULTS = ("risk.csv", "risk.png", "windows.png")
 COLUMNS = ("t", "alpha_bar", "window", "risk", "risk_stderr", "excess_stderr", "chosen")
@@ -55,8 +55,7 @@ class Settings(DataSettings):
             raise InputError(
                 f"windows can be predicted for one of {', '.join(LOCAL_MACHINES)}, not {self.machine!r}"
             )
-        if self.steps < 1:
-            raise InputError("--steps must be at least 1")
+        check_count("--steps", self.steps, most=MAX_STEPS)
 
 
 @final
@@ -107,7 +106,9 @@ class Prediction:
             settings.seed,
             settings.pixels,
         )
-        self.files = RunFolder(folder, self._record(), (f"{settings.machine}.json", *RESULTS))
+        self.files = RunFolder(
+            folder, "calibrate --from-data", self._record(), (f"{settings.machine}.json", *RESULTS)
+        )
 
     def _record(self) -> dict[str, object]:
         shape = list(self.data.pixels.shape)

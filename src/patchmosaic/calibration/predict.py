@@ -18,7 +18,7 @@ from patchmosaic.calibration.calibrate import candidate_windows, sort_windows
 from patchmosaic.denoiser import Denoiser
 from patchmosaic.dictionary import Dictionary
 from patchmosaic.engines.rings import PixelQueries, ring_means
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.machine import DEFAULT_MEMORY_BUDGET, SYMMETRIES
 from patchmosaic.records import read_json, write_json
@@ -305,8 +305,7 @@ def plan_risk(
     if symmetry not in SYMMETRIES:
         raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
     rules = Rules(symmetry == "translation", padding)
-    if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1:
-        raise InputError(f"pixels must be a whole number of at least 1, not {pixels!r}")
+    check_count("pixels", pixels)
     generator = torch.Generator().manual_seed(seed)
     every = Dictionary(images, labels)
     dictionary, held = _split(every, held_out, generator)
@@ -329,6 +328,8 @@ def _split(every: Dictionary, held_out: HeldOut, generator: torch.Generator) -> 
     if held_out is None:
         held_out = min(HELD_OUT, max(2, len(every) // 5))
     if isinstance(held_out, int):
+        if len(every) < 3:
+            raise InputError(f"windows are predicted from 3 images at least, and there are {len(every)}")
         if not 2 <= held_out < len(every):
             raise InputError(f"held_out must be 2 to {len(every) - 1} of {len(every)} images, not {held_out}")
         order = torch.randperm(len(every), generator=generator)

@@ -65,7 +65,7 @@ class Run:
         fields = ("receptive.json", "receptive.png") if settings.receptive_fields else ()
         windows = tuple(f"{name}.json" for name in settings.machines)
         self.files = RunFolder(
-            folder, self._record(), (*windows, *fields, "calibration.png", "calibration.json")
+            folder, "calibrate", self._record(), (*windows, *fields, "calibration.png", "calibration.json")
         )
 
     def _record(self) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from patchmosaic import presets
 from patchmosaic.calibration.calibrate import sort_windows
 from patchmosaic.data import DataSettings
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.sampling import check_seeds
+from patchmosaic.schedule import MAX_STEPS
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,6 @@ class Settings(DataSettings):
         if len(set(self.machines)) < len(self.machines):
             raise InputError("a machine is given twice")
         check_seeds(self.seeds)
-        if self.steps < 1 or self.batch < 1:
-            raise InputError("--steps and --batch must be at least 1")
+        check_count("--steps", self.steps, most=MAX_STEPS)
+        check_count("--batch", self.batch)
         object.__setattr__(self, "windows", sort_windows(self.windows))

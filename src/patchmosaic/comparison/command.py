@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import check_count
 from patchmosaic.options import (
     add_command,
     add_data_options,
@@ -134,8 +134,7 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     from patchmosaic.data import DataSettings
     from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
-    if args.count < 1:
-        raise InputError("--count must be at least 1")
+    check_count("--count", args.count)
     source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),

@@ -64,7 +64,7 @@ class Run:
         }
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here
-        self.files = RunFolder(folder, self._record(), RESULTS)
+        self.files = RunFolder(folder, "compare", self._record(), RESULTS)
 
     def _record(self) -> dict[str, Any]:
         """For ``run.json``."""

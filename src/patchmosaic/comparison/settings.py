@@ -7,11 +7,11 @@ from typing import Any
 from patchmosaic import presets
 from patchmosaic.comparison.compare import NETWORK_STEPS
 from patchmosaic.data import DataSettings
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.nets import Network
 from patchmosaic.sampling import check_seeds, time_grid
-from patchmosaic.schedule import CosineSchedule
+from patchmosaic.schedule import MAX_STEPS, CosineSchedule
 
 RULE_OF_THUMB = "rule of thumb"
 
@@ -42,11 +42,10 @@ class Settings(DataSettings):
             if name not in presets.MACHINES:
                 raise InputError(f"machines must be among {', '.join(presets.MACHINES)}, not {name!r}")
         check_seeds(self.seeds)
-        if min(self.network_steps) < 1:
-            raise InputError(f"network steps must be at least 1, not {min(self.network_steps)}")
+        for steps in self.network_steps:
+            check_count("network steps", steps, most=MAX_STEPS)
         time_grid(CosineSchedule(), self.steps, self.start)
-        if self.batch < 1:
-            raise InputError(f"batch must be at least 1, not {self.batch}")
+        check_count("batch", self.batch)
         self._check_windows()
 
     def _check_windows(self) -> None:

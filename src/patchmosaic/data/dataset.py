@@ -6,7 +6,6 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from patchmosaic.data.hub import hub_source
 from patchmosaic.data.pixels import as_floats, assemble
 from patchmosaic.data.selection import Classes, select_rows
 from patchmosaic.data.source import Source
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 
 HUB_PREFIX = "hub:"
 MAX_SIZE = 4096
@@ -119,13 +118,9 @@ def _check_arguments(size: int | None, channels: int | None, limit: int | None, 
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels!r}: give 1 (grey), 3 (RGB) or None (as they are)")
     bounds = {"size": (size, 1, MAX_SIZE), "limit": (limit, 1, None), "seed": (seed, 0, None)}
-    for name, (value, low, high) in bounds.items():
-        if value is None:
-            continue
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not whole or value < low or (high is not None and value > high):
-            span = f"from {low} to {high}" if high is not None else f"of at least {low}"
-            raise InputError(f"{name} is {value!r}: give a whole number {span}")
+    for name, (value, least, most) in bounds.items():
+        if value is not None:
+            check_count(name, value, least, most)
 
 
 def _open_source(source: str | os.PathLike[str], size: int | None, split: str, first: int | None) -> Source:

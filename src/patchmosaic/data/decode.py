@@ -30,13 +30,15 @@ def decode(encoded: Path | bytes, where: str) -> np.ndarray:
     Raises:
         InputError: the image cannot be decoded; Pillow's decoders fail with errors of many types.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with (
-        refusing(where, "replace or remove that image", Exception),
-        Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image,
-    ):
-        return to_array(image, where)
+    with refusing(where, "replace or remove that image", Exception):
+        try:
+            opened = Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded))
+        except UnidentifiedImageError:
+            raise InputError(f"{where} is in no known image format: replace or remove that image") from None
+        with opened as image:
+            return to_array(image, where)
 
 
 def to_array(image: Image.Image, where: str) -> np.ndarray:

@@ -29,6 +29,8 @@ def path_source(path: Path) -> Source:
     """
     if path.is_dir():
         return folder_source(path)
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder: give the path of images")
     reader = READERS.get(path.suffix.lower())
     if reader is not None:
         return reader(path)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import check_count
 from patchmosaic.explain.provenance import Provenance
 
 
@@ -65,8 +65,7 @@ def mosaic(found: Provenance, i: int = 0) -> Mosaic:
     from skimage.measure import label
 
     count, _, height, width = found.image.shape
-    if not 0 <= i < count:
-        raise InputError(f"there are pictures 0 to {count - 1}, not {i}")
+    check_count("the picture", i, 0, count - 1)
     image, row, column, element = (part[i, 0] for part in (found.image, found.row, found.col, found.element))
     down, right = row - torch.arange(height)[:, None], column - torch.arange(width)
     if found.wraps:

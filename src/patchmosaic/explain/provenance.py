@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import AlphaBar
-from patchmosaic.errors import InputError
+from patchmosaic.errors import check_count
 from patchmosaic.machine import ScoreMachine
 
 MAJORITY = 0.5 + 1e-4  # of a pixel's belief, with room for rounding
@@ -78,8 +78,7 @@ class Provenance:
         Raises:
             InputError: for k below 1 or above the number of training images.
         """
-        if not 1 <= k <= len(self.by_image):
-            raise InputError(f"k must be 1 to {len(self.by_image)}, the number of training images, not {k}")
+        check_count("k, of training images,", k, most=len(self.by_image))
         scores, indices = self.by_image.T.sort(dim=1, descending=True, stable=True)
         return TopImages(indices[:, :k], scores[:, :k])
 
@@ -111,8 +110,8 @@ def provenance(
         pixel: row and column of the only pixel to trace, quickly; then H = W = 1 in what is returned.
 
     Raises:
-        InputError: for a wrong shape or dtype, NaN, k < 1, alpha_bar outside [0, 1], an unknown label, or a pixel
-            outside the pictures.
+        InputError: for a wrong shape or dtype, NaN, k < 1 or > 10,000, alpha_bar outside [0, 1], an unknown label, or
+            a pixel outside the pictures.
     """
     traced = machine.trace(x, alpha_bar, labels, k, pixel)
     height, width = x.shape[2:]

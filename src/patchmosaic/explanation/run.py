@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import check_count
 from patchmosaic.explain import (
     Consistency,
     Mosaic,
@@ -21,6 +21,7 @@ from patchmosaic.explain import (
 )
 from patchmosaic.explanation.subject import Subject
 from patchmosaic.locality import window_at
+from patchmosaic.machine import MAX_SOURCES
 from patchmosaic.records import (
     RunFolder,
     read_tensors,
@@ -95,8 +96,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, of: Path, sample: int, subject: Subject, k: int):
-        if k < 1:
-            raise InputError(f"--sources must be at least 1, not {k}")
+        check_count("--sources", k, most=MAX_SOURCES)
         self.subject, self.k = subject, k
         record = {
             "config": {"run": str(of), "sample": sample, "machine": subject.name, "k": k},
@@ -105,7 +105,7 @@ class Run:
             "work": {"threads": torch.get_num_threads()},
             "versions": versions(),
         }
-        self.files = RunFolder(folder, record, RESULTS)
+        self.files = RunFolder(folder, "explain", record, RESULTS)
 
     def trace(self) -> Explanation:
         """Draw the picture again, tracing every step that is not traced yet."""

@@ -104,7 +104,10 @@ def _of_generation(
     settled: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
     }
-    settings = Config(**settled)
+    try:
+        settings = Config(**settled)
+    except InputError as error:  # the record's mistake, not the caller's
+        raise ValueError(error) from None
     schedule = SCHEDULES[settings.schedule]()
     return Subject(
         settings.machine,

@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import Any
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import check_count
 from patchmosaic.options import (
     add_command,
     add_data_options,
@@ -124,8 +124,8 @@ def add_generate(commands: Any) -> None:
 def _generate(args: argparse.Namespace) -> None:
     from patchmosaic.generation.run import Config, Run, generate
 
-    if args.batch < 1 or args.count < 1:
-        raise InputError("--batch and --count must be at least 1")
+    check_count("--batch", args.batch)
+    check_count("--count", args.count)
     args.seeds = args.seeds or tuple(range(args.seed, args.seed + args.count))
     config = settings(Config, args)
     check_device(args.device)

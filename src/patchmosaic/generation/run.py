@@ -65,6 +65,8 @@ class Config(DataSettings):
         local = self.machine in presets.LOCAL_MACHINES
         if not local and (self.window is not None or self.scales is not None):
             raise InputError(f"{self.machine} sees the whole image: it takes no window and no scales")
+        if self.keys == "inside" and self.machine not in ("es", "els"):
+            raise InputError(f"keys inside the training images are a choice for els, not for {self.machine}")
         if self.padding is not None and self.machine != "ls":
             raise InputError(f"padding is a choice for ls only; {self.machine} has its own")
 
@@ -120,7 +122,9 @@ class Run:
             },
             "versions": versions(),
         }
-        self.files = RunFolder(folder, record, ("metrics.json", "grid.png", "samples.safetensors"))
+        self.files = RunFolder(
+            folder, "generate", record, ("metrics.json", "grid.png", "samples.safetensors")
+        )
 
     def describe_locality(self) -> str:
         """The windows used, in words."""

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.hub.model import ScoreMachineModel
 from patchmosaic.hub.schedulers import authors_scheduler
 from patchmosaic.machine import ScoreMachine
@@ -85,8 +85,7 @@ class ScoreMachinePipeline(DiffusionPipeline):
 
     def _set_timesteps(self, steps: int) -> None:
         count = self.scheduler.config.num_train_timesteps
-        if steps < 1:
-            raise InputError(f"num_inference_steps must be at least 1, not {steps}")
+        check_count("num_inference_steps", steps)
         if (
             self.scheduler.config.get("timestep_spacing") == "trailing"
             and isinstance(self.scheduler, DDIMScheduler)

@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, KDPM2AncestralDiscreteScheduler
 from torch import Tensor
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.nets.network import TRAINING_STEPS
 from patchmosaic.schedule import ArraySchedule, CosineSchedule
 
@@ -39,9 +39,7 @@ def authors_scheduler(steps: int | None = None) -> DDIMScheduler:
     Raises:
         InputError: fewer steps than 1.
     """
-    if steps is not None and steps < 1:
-        raise InputError(f"steps must be at least 1, not {steps}")
-    count = math.lcm(TRAINING_STEPS, steps or 1)
+    count = math.lcm(TRAINING_STEPS, 1 if steps is None else check_count("steps", steps))
     wanted = [CosineSchedule().alpha_bar((k + 1) / count) for k in range(count)]
     return DDIMScheduler(
         num_train_timesteps=count,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 
 PADDINGS = ("zeros", "circular")
 
@@ -84,5 +84,4 @@ def check_choices(padding: str, **counts: int) -> None:
     if padding not in PADDINGS:
         raise InputError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, not {count!r}")
+        check_count(name, count)

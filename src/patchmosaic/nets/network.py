@@ -17,6 +17,7 @@ from patchmosaic.records import read_json
 from patchmosaic.schedule import ArraySchedule, CosineSchedule, Schedule
 
 BUNDLED = Path(__file__).with_name("digits")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TRAINING_STEPS = 1000  # time step k of our networks is t = (k + 1) / 1000
 _PREDICTIONS = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}  # diffusers' names
 
@@ -161,7 +162,11 @@ def load_network(path: str | Path | None = None, device: str = "cpu") -> Network
     name = config.get("_class_name") if isinstance(config, dict) else None
     kinds = model_kinds()
     if name not in kinds:
-        raise InputError(f"{place} holds a {name}, and not one of {', '.join(kinds)}")
+        raise InputError(
+            f"{place} holds {name or 'a network without a name'}, and not one of {', '.join(kinds)}"
+        )
+    if not any(path.is_file() for path in place.glob("*.safetensors")):
+        raise InputError(f"{place} holds no weights: put {WEIGHTS} there, as train or diffusers save it")
     try:
         model = kinds[name].from_pretrained(place, use_safetensors=True, low_cpu_mem_usage=False)
     except InputError:
@@ -178,7 +183,7 @@ def load_network(path: str | Path | None = None, device: str = "cpu") -> Network
 
 def holds_network(path: Path) -> bool:
     """Whether a folder is of a network, by its files; :func:`load_network` tells whether it can be used."""
-    return (_find(path)[1] / "config.json").exists()
+    return any((_find(path)[1] / name).exists() for name in ("config.json", WEIGHTS))
 
 
 def _find(folder: Path) -> tuple[Path, Path]:

@@ -59,10 +59,11 @@ def add_train(commands: Any) -> None:
     network.add_argument("--conditional", action="store_true", help="condition on the class")
 
     work = command.add_argument_group("training")
-    work.add_argument(
+    length = work.add_mutually_exclusive_group()
+    length.add_argument(
         "--epochs", type=int, default=300, metavar="N", help="passes over the images (default: 300)"
     )
-    work.add_argument("--steps", type=int, metavar="N", help="number of batches, instead of --epochs")
+    length.add_argument("--steps", type=int, metavar="N", help="number of batches, instead of --epochs")
     work.add_argument("--batch", type=int, default=128, metavar="N", help="images in a batch (default: 128)")
     work.add_argument(
         "--lr", type=float, default=1e-4, metavar="RATE", help="Adam's learning rate (default: 1e-4)"
@@ -98,7 +99,7 @@ def _train(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from patchmosaic.data import DataSettings
-    from patchmosaic.errors import InputError
+    from patchmosaic.errors import check_count
     from patchmosaic.training import Training, TrainSettings
 
     names = [field.name for field in fields(TrainSettings) if field.name != "data"]
@@ -107,8 +108,8 @@ def _train(args: argparse.Namespace) -> None:
     data = config.data.load()
     folder = output_folder(args, f"{data.name}-{config.network}", config)
     training = Training(folder, config, data, args.device)
-    if args.pictures_every is not None and args.pictures_every < 1:
-        raise InputError("--pictures-every must be at least 1")
+    if args.pictures_every is not None:
+        check_count("--pictures-every", args.pictures_every)
     say = training.accelerator.print
     if training.open(args.resume, args.overwrite):
         say(f"already complete: {folder / 'network'}")

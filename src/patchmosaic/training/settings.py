@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from patchmosaic.data import DataSettings
-from patchmosaic.errors import InputError
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.nets.build import NETWORKS
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -54,8 +54,8 @@ class TrainSettings:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         for name in ("width", "layers", "epochs", "steps", "batch"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         if not (0 < self.lr < 10 and 0 < self.decay <= 1 and 0 <= self.ema < 1):
             raise InputError("need 0 < lr < 10, 0 < decay <= 1 and 0 <= ema < 1")
         if not 0 <= self.seed < 1 << 31:

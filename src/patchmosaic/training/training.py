@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from patchmosaic import plots, viz
 from patchmosaic.data import Dataset
 from patchmosaic.errors import InputError
-from patchmosaic.nets import Network, save_network
+from patchmosaic.nets import Network, load_network, save_network
 from patchmosaic.nets.build import build
 from patchmosaic.nets.network import TRAINING_STEPS
 from patchmosaic.records import RunFolder, read_tensors, versions, write_csv, write_json, write_tensors
@@ -45,6 +45,8 @@ class Training:
         from accelerate import Accelerator
 
         self.settings, self.data = settings, data
+        if settings.precision == "fp16" and device == "cpu":
+            raise InputError("fp16 is for GPUs: on a CPU use --precision bf16 or no")
         classes = None
         if settings.conditional:
             if data.labels is None:
@@ -58,7 +60,7 @@ class Training:
             "versions": versions(),
         }
         results = ("samples", "network", "loss.png", "loss.csv", "metrics.json")
-        self.files = RunFolder(folder, record, results)
+        self.files = RunFolder(folder, "train", record, results)
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -96,7 +98,9 @@ class Training:
         with self.accelerator.main_process_first():
             first = self.accelerator.is_main_process
             complete = self.files.open(resume, overwrite) if first else self.files.complete
-        if not complete:
+        if complete:
+            load_network(self.files.path / "network")  # or say that it is damaged
+        else:
             self._load()
         return complete
 
