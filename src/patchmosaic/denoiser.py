@@ -26,13 +26,16 @@ class Denoiser(ABC):
             x: noisy images, sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * unit noise.
             alpha_bar: signal share in [0, 1), one for all or one per image, shape (b,).
             labels: one class per image, or None for no condition.
+
+        Raises:
+            InputError: for what cannot be denoised: a wrong shape, alpha_bar outside [0, 1), an unknown class.
         """
 
     @final
     def score(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """The score (sqrt(alpha_bar) D - x) / (1 - alpha_bar), of the same shape as ``x``."""
+        """The score (sqrt(alpha_bar) D - x) / (1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
         signal, noise = signal_and_noise(alpha_bar, x)
         return (signal * self.denoise(x, alpha_bar, labels) - x) / noise**2
 
@@ -40,7 +43,7 @@ class Denoiser(ABC):
     def epsilon(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """The unit noise (x - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar), of the same shape as ``x``."""
+        """The unit noise (x - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
         signal, noise = signal_and_noise(alpha_bar, x)
         return (x - signal * self.denoise(x, alpha_bar, labels)) / noise
 
@@ -101,6 +104,9 @@ class FunctionDenoiser(Denoiser):
         function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,) in float64.
         predicts: what it returns: "epsilon", "x0", "v" (= sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0,
             Salimans & Ho 2022) or "score".
+
+    Raises:
+        InputError: for another prediction.
     """
 
     def __init__(

@@ -25,6 +25,9 @@ class LocalitySchedule:
     Args:
         alpha_bars: distinct noise levels in [0, 1], in any order.
         windows: as many odd integers.
+
+    Raises:
+        InputError: for other numbers, or none.
     """
 
     def __init__(self, alpha_bars: Sequence[float], windows: Sequence[int]):
@@ -53,6 +56,9 @@ class LocalitySchedule:
             schedule: turns those times into noise levels.
             authors_index: read window i at t = i/n, one step off from where it was calibrated, as the
                 authors' sampling loop does.
+
+        Raises:
+            InputError: for windows that are not odd.
         """
         first = 0 if authors_index else 1
         times = [(i + first) / len(windows) for i in range(len(windows))]
@@ -63,7 +69,7 @@ class LocalitySchedule:
         return self.windows[self.level(alpha_bar)]
 
     def level(self, alpha_bar: float) -> int:
-        """Which of ``alpha_bars`` holds at a noise level in [0, 1]."""
+        """Which of ``alpha_bars`` holds at a noise level, in [0, 1] or an InputError."""
         if not 0 <= alpha_bar <= 1:
             raise InputError(f"alpha_bar must lie in [0, 1], not {alpha_bar}")
         return bisect_left(self._bounds, _angle(alpha_bar))
@@ -85,7 +91,7 @@ class LocalitySchedule:
 
     @classmethod
     def load(cls, path: str | Path) -> "LocalitySchedule":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote, or an InputError."""
         content = read_json(path)
         try:
             return cls(content["alpha_bars"], content["windows"])

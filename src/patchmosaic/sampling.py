@@ -93,7 +93,11 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One random generator per sample, so that a seed gives the same sample in any batch; see :func:`check_seeds`."""
+    """One random generator per sample, so that a seed gives the same sample in any batch.
+
+    Raises:
+        InputError: unless there are seeds, each from 0 to 2^32 - 1.
+    """
     check_seeds(seeds)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
@@ -118,6 +122,9 @@ def time_grid(schedule: Schedule, steps: int, start: str = "aligned") -> tuple[f
         steps: n of the grid n/n, ..., 1/n.
         start: "aligned" begins at t = 1; "authors" begins at t = 1 - 1/n from the same unit noise, as the
             machine loop of the published code does.
+
+    Raises:
+        InputError: for an unknown start, or too few steps or too many.
     """
     if start not in ("aligned", "authors"):
         raise InputError(f"start must be 'aligned' or 'authors', not {start!r}")
@@ -148,6 +155,9 @@ def reverse_flow(
         labels: one class per sample, or None.
         solver: a name in ``SOLVERS``.
         rngs: one generator per sample; needed by "ddpm".
+
+    Raises:
+        InputError: for an unknown solver, missing generators, or what the denoiser refuses.
     """
     if solver not in SOLVERS:
         raise InputError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
@@ -198,7 +208,7 @@ def sample(
         callback: called with each :class:`Step`.
 
     Raises:
-        InputError: for an unknown solver or start, steps < 1, or missing generators.
+        InputError: for an unknown solver or start, steps < 1, missing generators, or what the denoiser refuses.
     """
     schedule = schedule or CosineSchedule()
     times = time_grid(schedule, steps, start)

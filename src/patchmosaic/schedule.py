@@ -31,17 +31,21 @@ class Schedule(ABC):
 
     @final
     def alpha_bar(self, t: FloatOrTensor) -> FloatOrTensor:
-        """The signal share at time ``t``, each in [0, 1]; a float for a float, else a float64 tensor."""
+        """The signal share at time ``t`` in [0, 1] (else InputError); a float for a float, else a float64 tensor."""
         return _in_unit_interval(self._alpha_bar, t, "time")
 
     @final
     def time(self, alpha_bar: FloatOrTensor) -> FloatOrTensor:
-        """The time at which the signal share is ``alpha_bar``: the inverse of :meth:`alpha_bar`."""
+        """The time at which the signal share is ``alpha_bar``: the inverse of :meth:`alpha_bar`, with its errors."""
         return _in_unit_interval(self._time, alpha_bar, "alpha_bar")
 
     @final
     def times(self, steps: int) -> tuple[float, ...]:
-        """The grid n/n, ..., 2/n, 1/n of a reverse flow in n ``steps``, from noise towards data."""
+        """The grid n/n, ..., 2/n, 1/n of a reverse flow in n ``steps``, from noise towards data.
+
+        Raises:
+            InputError: for less than one step, or more than a million.
+        """
         check_count("steps", steps, most=MAX_STEPS)
         return tuple(i / steps for i in range(steps, 0, -1))
 
@@ -88,6 +92,9 @@ class LinearSchedule(Schedule):
     Args:
         beta_min: noise rate at t = 0, at least 0.
         beta_max: noise rate at t = 1, larger than ``beta_min``.
+
+    Raises:
+        InputError: for other rates.
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
@@ -109,6 +116,9 @@ class ExponentialSchedule(Schedule):
 
     Args:
         rate: beta, larger than 0.
+
+    Raises:
+        InputError: for another rate.
     """
 
     def __init__(self, rate: float = 8.0):
@@ -130,6 +140,9 @@ class ArraySchedule(Schedule):
 
     Args:
         alpha_bars: K strictly decreasing values in [0, 1).
+
+    Raises:
+        InputError: for other values.
     """
 
     def __init__(self, alpha_bars: Sequence[float] | np.ndarray | Tensor):

@@ -101,7 +101,7 @@ class PredictedSchedule(LocalitySchedule):
         return cls(alpha_bars, candidates, risk, _stderr(errors), _stderr(errors - best), rule, network_risk)
 
     def with_rule(self, rule: str) -> "PredictedSchedule":
-        """The same risks under another rule."""
+        """The same risks under another rule, or an InputError where there is no such rule."""
         tables = self.risk, self.risk_stderr, self.excess_stderr
         return PredictedSchedule(self.alpha_bars, self.candidates, *tables, rule, self.network_risk)
 
@@ -119,7 +119,7 @@ class PredictedSchedule(LocalitySchedule):
 
     @classmethod
     def load(cls, path: str | Path) -> "PredictedSchedule":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote, or an InputError."""
         content = read_json(path)
         try:
             return cls(**{name: content[name] for name in _SAVED}, network_risk=content.get("network_risk"))

@@ -36,6 +36,9 @@ class Network(Denoiser):
     Attributes:
         shape: (C, H, W) of the images it was made for.
         classes: how many classes it can be asked for; None: unconditional.
+
+    Raises:
+        InputError: where the model does not say how large its images are, or ``predicts`` something else.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Network(Denoiser):
     def output(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """The network's own output with its graph, for derivatives with respect to ``x``."""
+        """The network's own output with its graph, for derivatives with respect to ``x``; errors of :meth:`denoise`."""
         return self._call(x, torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64), labels)
 
     def _call(self, x: Tensor, alpha_bar: Tensor, labels: Tensor | None) -> Tensor:
@@ -136,7 +139,7 @@ class Network(Denoiser):
             return None
 
     def scales(self, machine: str) -> LocalitySchedule | None:
-        """The windows calibrated for a machine, if ``scales/MACHINE.json`` lies in its folder."""
+        """The windows calibrated for a machine, if ``scales/MACHINE.json`` lies in its folder and can be read."""
         path = None if self.folder is None else self.folder / "scales" / f"{machine}.json"
         return LocalitySchedule.load(path) if path is not None and path.exists() else None
 
