@@ -25,8 +25,10 @@ def gpu(monkeypatch):
     from patchmosaic.engines import gpu
 
     if DEVICE == "cpu":
-        checks = "triton.language.semantic.TritonSemantic.binary_op_sanitize_overflow_impl"
-        monkeypatch.setattr(checks, lambda *_: None, raising=False)  # half of the interpreter's time
+        from triton.language import semantic
+
+        checks = getattr(semantic, "TritonSemantic", semantic), "binary_op_sanitize_overflow_impl"
+        monkeypatch.setattr(*checks, lambda *_: None, raising=False)  # half of the interpreter's time
         for name, value in {"_QUERIES": 32, "_KEYS": 16, "_PROGRAMS": 4}.items():
             monkeypatch.setattr(gpu, name, value)
     return gpu
@@ -147,10 +149,12 @@ def test_auto_follows_the_device(gpu):
     assert isinstance(machine.to(DEVICE).engine, engines.choose("auto", torch.device(DEVICE)))
 
 
-def test_without_triton_auto_is_dense(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+@pytest.mark.parametrize(("found", "version"), [(None, None), (True, "2.3.1")])
+def test_without_triton_or_with_one_too_old_auto_is_dense(monkeypatch, found, version):
+    monkeypatch.setattr(engines, "find_spec", lambda name: found)
+    monkeypatch.setattr(engines, "version", lambda name: version)
     assert engines.choose("auto", torch.device("cuda")) is engines.DenseEngine
-    with pytest.raises(pm.InputError, match="gpu"):
+    with pytest.raises(pm.InputError, match="dense"):
         engines.choose("triton")
 
 
