@@ -289,6 +289,17 @@ def test_saved_and_loaded_in_another_process(tmp_path, include):
         assert stored.stat().st_size < data.pixels.numel() + 60 * 8 + 1000
 
 
+def test_a_pipeline_is_loaded_with_another_scheduler_and_dtype(tmp_path):
+    ScoreMachinePipeline(ScoreMachineModel(pm.presets.ideal(torch.zeros(2, 1, 3, 3)))).save_pretrained(
+        tmp_path, include_data=True
+    )
+    scheduler = diffusers.EulerDiscreteScheduler()
+    loaded = ScoreMachinePipeline.from_pretrained(tmp_path, scheduler=scheduler, torch_dtype=torch.float64)
+    assert loaded.scheduler is scheduler
+    assert loaded.unet.dtype == torch.float64
+    assert ScoreMachinePipeline.from_pretrained(tmp_path).unet.dtype == torch.float32
+
+
 def test_other_images_are_refused(tmp_path):
     source = settings()
     data = source.load()
@@ -327,6 +338,8 @@ def test_tampered_images_are_refused(tmp_path):
         (lambda p: p([0], None, 2, output_type="png"), "output_type"),
         (lambda p: p([0], 77, 2), "no training image has label 77"),
         (lambda p: p.save_pretrained("nowhere"), "include_data=True"),
+        (lambda p: p.save_pretrained("nowhere", True, push_to_hub=True), "pushed to the Hub"),
+        (lambda p: p.unet.save_pretrained("nowhere", True, push_to_hub=True), "pushed to the Hub"),
         (lambda p: ScoreMachineModel.from_pretrained("nowhere"), "cannot be read"),
         (lambda p: ScoreMachinePipeline.from_pretrained("nowhere"), "cannot be read"),
         (lambda p: authors_scheduler(0), "at least 1"),

@@ -83,17 +83,19 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=output) if return_dict else (output,)
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], include_data: bool = False, **_: Any
+        self, save_directory: str | os.PathLike[str], include_data: bool = False, **others: Any
     ) -> None:
         """Write the recipe: the machine, where its images are, and their fingerprint.
 
         Args:
             save_directory: made if missing.
             include_data: also write the images, as bytes where they have at most 256 levels.
+            others: of diffusers, which choose how weights are written: there are none.
 
         Raises:
-            InputError: without ``include_data`` where nobody said where the images come from.
+            InputError: without ``include_data`` where nobody said where the images come from; to push to the Hub.
         """
+        refuse_pushing(others)
         if self.source is None and not include_data:
             raise InputError(
                 "nobody said where this machine's images come from: give ScoreMachineModel(source=DataSettings(...)), "
@@ -110,9 +112,19 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], scheduler: Any = None, **_: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        scheduler: Any = None,
+        torch_dtype: torch.dtype | None = None,
+        **_: Any,
     ) -> "ScoreMachineModel":
         """Read what :meth:`save_pretrained` wrote, and find the images again.
+
+        Args:
+            pretrained_model_name_or_path: a folder.
+            scheduler: as for the class.
+            torch_dtype: in which a pipeline draws its noise; float32 without.
+            _: other options of diffusers, which choose how weights are read: there are none.
 
         Raises:
             InputError: no such folder, or other images than those it was saved with; the message says what differs.
@@ -122,4 +134,11 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         if not isinstance(config, dict) or config.get("_class_name") != cls.__name__:
             raise InputError(f"{folder} holds no score machine: give a folder made by its save_pretrained")
         machine, source = recipe.build(config["machine"], folder)
-        return cls(machine, scheduler, source)
+        model = cls(machine, scheduler, source)
+        return model if torch_dtype is None else model.to(torch_dtype)
+
+
+def refuse_pushing(options: dict[str, Any]) -> None:
+    """InputError where something is to go to the Hub."""
+    if options.get("push_to_hub"):
+        raise InputError("nothing is pushed to the Hub: save to a folder, and upload that")

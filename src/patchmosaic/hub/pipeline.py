@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from patchmosaic.errors import InputError, check_count
-from patchmosaic.hub.model import ScoreMachineModel
+from patchmosaic.hub.model import ScoreMachineModel, refuse_pushing
 from patchmosaic.hub.schedulers import authors_scheduler
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.records import read_json, write_json
@@ -103,9 +103,10 @@ class ScoreMachinePipeline(DiffusionPipeline):
         return {"generator": rngs if len(rngs) > 1 else rngs[0]} if "generator" in known else {}
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], include_data: bool = False, **_: Any
+        self, save_directory: str | os.PathLike[str], include_data: bool = False, **others: Any
     ) -> None:
         """Write the recipe and the scheduler; see :meth:`ScoreMachineModel.save_pretrained`."""
+        refuse_pushing(others)
         folder = Path(save_directory)
         self.unet.save_pretrained(folder / "unet", include_data)
         self.scheduler.save_pretrained(folder / "scheduler")
@@ -117,9 +118,12 @@ class ScoreMachinePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **_: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], scheduler: Any = None, **options: Any
     ) -> "ScoreMachinePipeline":
-        """Read what :meth:`save_pretrained` wrote; errors as :meth:`ScoreMachineModel.from_pretrained`."""
+        """Read what :meth:`save_pretrained` wrote, or another scheduler instead of the one that was saved.
+
+        Other options and errors are those of :meth:`ScoreMachineModel.from_pretrained`.
+        """
         import diffusers
 
         folder = Path(pretrained_model_name_or_path)
@@ -129,8 +133,9 @@ class ScoreMachinePipeline(DiffusionPipeline):
             raise InputError(
                 f"{folder} holds no pipeline of a score machine: save one with its save_pretrained"
             )
-        scheduler = getattr(diffusers, name).from_pretrained(folder / "scheduler")
-        return cls(ScoreMachineModel.from_pretrained(folder / "unet"), scheduler)
+        if scheduler is None:
+            scheduler = getattr(diffusers, name).from_pretrained(folder / "scheduler")
+        return cls(ScoreMachineModel.from_pretrained(folder / "unet", **options), scheduler)
 
 
 def _labels(labels: int | Sequence[int] | None, count: int) -> Tensor | None:
