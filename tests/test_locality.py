@@ -202,6 +202,7 @@ def test_good_windows(window):
         ([0.5], [3, 5], "as many windows"),
         ([0.5, 0.4], [3], "as many windows"),
         ([0.5, 1.1], [3, 5], r"\[0, 1\]"),
+        (["low", None], [3, 5], "must be numbers"),
         ([-0.1, 0.5], [3, 5], r"\[0, 1\]"),
         ([math.nan, 0.5], [3, 5], r"\[0, 1\]"),
         ([0.5, 0.5], [3, 5], "differ"),

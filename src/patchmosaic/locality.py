@@ -35,7 +35,11 @@ class LocalitySchedule:
             raise InputError(
                 f"need as many windows as alpha_bars, and one at least: got {len(windows)} and {len(alpha_bars)}"
             )
-        pairs = sorted(zip(map(float, alpha_bars), map(check_window, windows), strict=True), reverse=True)
+        try:
+            levels = [float(alpha_bar) for alpha_bar in alpha_bars]
+        except (TypeError, ValueError):
+            raise InputError(f"alpha_bars must be numbers in [0, 1], not {list(alpha_bars)}") from None
+        pairs = sorted(zip(levels, map(check_window, windows), strict=True), reverse=True)
         self.alpha_bars = tuple(alpha_bar for alpha_bar, _ in pairs)
         self.windows = tuple(window for _, window in pairs)
         if not all(0 <= alpha_bar <= 1 for alpha_bar in self.alpha_bars):
