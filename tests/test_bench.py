@@ -231,6 +231,8 @@ def test_slopes_of_time_and_pairs(tmp_path, capsys):
     assert found["window"]["pairs_slope"] == pytest.approx(0)
     assert found["pixels"]["pairs_slope"] == pytest.approx(2)
     assert (tmp_path / "run" / "slopes.png").exists()
+    assert bench(tmp_path / "run", "--machines", "els", "--windows", "3", "--overwrite") == 0
+    assert not (tmp_path / "run" / "slopes.png").exists()
     assert capsys.readouterr().out.count("box engine, time against") == 4
 
 
@@ -288,6 +290,7 @@ BAD = {
     "damaged record": ("--out {0}/broken", "bench.json"),
     "another record": ("--out {0}/other", "bench.json"),
     "nothing to resume": ("--resume", "nothing to resume"),
+    "resumed and overwritten": ("--resume --overwrite", "not allowed with"),
     "words for numbers": ("--windows three", "--help"),
     "no such option": ("--colour red", "--help"),
 }

@@ -226,6 +226,7 @@ BAD = {
     "output of too long a name": ("--out {0}/" + 300 * "n", "choose another folder"),
     "output in use": ("--out {0}/occupied", "--out"),
     "nothing to resume": ("--resume", "nothing to resume"),
+    "resumed and overwritten": ("--resume --overwrite", "not allowed with"),
     "words for numbers": ("--labels one", "integers"),
     "no such option": ("--colour red", "--help"),
     "no size": ("--memory lots", "2GiB"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -289,6 +290,30 @@ def test_saved_and_loaded_in_another_process(tmp_path, include):
         assert stored.stat().st_size < data.pixels.numel() + 60 * 8 + 1000
 
 
+def test_labels_of_the_source_that_the_machine_has_not_are_left_out(tmp_path):
+    source = settings()
+    machine = pm.presets.ideal(source.load().pixels)
+    ScoreMachineModel(machine, source=source).save_pretrained(tmp_path)
+    assert ScoreMachineModel.from_pretrained(tmp_path).machine.dictionary.labels is None
+
+
+@pytest.mark.parametrize("name", sorted(name for name in dir(diffusers) if name.startswith("FlowMatch")))
+def test_schedulers_of_flows_are_refused(machine, name):
+    scheduler = getattr(diffusers, name)()
+    with pytest.raises(pm.InputError, match="predict flows"):
+        quiet(ScoreMachinePipeline(machine, scheduler))([0], None, 2)
+    with pytest.raises(pm.InputError, match="predict flows"):
+        ScoreMachineModel(machine, scheduler)(torch.zeros(1, *machine.dictionary.shape), 1.0)
+
+
+def test_numpy_numbers_and_empty_batches(machine):
+    pipeline = quiet(ScoreMachinePipeline(machine))
+    one = pipeline(np.int64(1), np.int64(3), 2, output_type="pt").images
+    assert torch.equal(one, pipeline(1, 3, 2, output_type="pt").images)
+    empty = torch.zeros(0, *machine.dictionary.shape)
+    assert pipeline.unet(empty, 20).sample.shape == empty.shape
+
+
 def test_a_pipeline_is_loaded_with_another_scheduler_and_dtype(tmp_path):
     ScoreMachinePipeline(ScoreMachineModel(pm.presets.ideal(torch.zeros(2, 1, 3, 3)))).save_pretrained(
         tmp_path, include_data=True
@@ -337,6 +362,7 @@ def test_tampered_images_are_refused(tmp_path):
         (lambda p: p([-1], None, 2), "4,294,967,295"),
         (lambda p: p([0], None, 2, output_type="png"), "output_type"),
         (lambda p: p([0], 77, 2), "no training image has label 77"),
+        (lambda p: p([0], "3", 2), "a class label must be"),
         (lambda p: p.save_pretrained("nowhere"), "include_data=True"),
         (lambda p: p.save_pretrained("nowhere", True, push_to_hub=True), "pushed to the Hub"),
         (lambda p: p.unet.save_pretrained("nowhere", True, push_to_hub=True), "pushed to the Hub"),

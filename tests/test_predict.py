@@ -161,6 +161,12 @@ def test_error_bars_cover(digits):
     assert ((ratio > 0.7) & (ratio < 1.35)).all(), ratio
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 32, 0.5])
+def test_seeds_that_others_would_equal_are_refused(digits, seed):
+    with pytest.raises(pm.InputError, match="a seed must be"):
+        pm.predict_locality(digits.images[:90], seed=seed)
+
+
 def test_the_seed_decides_everything(digits):
     options = {"candidates": (3, 5, 7), "alpha_bars": LEVELS, "held_out": 10}
     first, again, other = (

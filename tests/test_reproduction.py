@@ -53,7 +53,7 @@ def test_the_table_shows_ours_beside_the_papers(tmp_path):
     text = stages.markdown(stages.table(name, ROWS[name], BUDGETS["smoke"], tmp_path))
     assert "| ELS | 0.70 / 0.75 | 0.77 / 0.73 |" in text
     assert "| IS | 0.20 / 0.25 | 0.15 / 0.14 |" in text
-    assert "| bbels | 0.60 / 0.65 | - |" in text
+    assert "| bbELS | 0.60 / 0.65 | - |" in text
     assert "1,000 training images" in text
 
 

@@ -267,8 +267,9 @@ def test_one_pixel_is_traced_as_among_all(name):
             for one, every in zip(alone[:4], whole[:4], strict=True):
                 torch.testing.assert_close(one[..., 0, 0], every[..., row, col], rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(alone.by_image.sum(1), torch.ones(2, dtype=torch.float64))
-    with pytest.raises(pm.InputError, match="pixel must lie"):
-        tested.trace(x, 0.5, None, 1, (5, 0))
+    for pixel in ((5, 0), (0, -1), (1.5, 0), (1, 0, 2), 3, "ab"):
+        with pytest.raises(pm.InputError, match="pixel must be a row and a column"):
+            tested.trace(x, 0.5, None, 1, pixel)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,6 +1,8 @@
 """ScoreMachine: the one estimator, with locality and symmetry as choices."""
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,8 +187,8 @@ class ScoreMachine(Denoiser):
         """
         k = check_count("k", k, most=MAX_SOURCES)
         height, width = self.dictionary.shape[1:]
-        if pixel is not None and not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
-            raise InputError(f"pixel must lie in images of {height} x {width}, not at {tuple(pixel)}")
+        if pixel is not None and not _lies_in(pixel, (height, width)):
+            raise InputError(f"pixel must be a row and a column in images of {height} x {width}, not {pixel}")
         jobs = self._jobs(self.locality, x, alpha_bar, labels, clean=True)
         found: list[tuple[Tensor, ...]] = [()] * len(x)
         for rows, job in jobs:
@@ -255,6 +257,14 @@ class ScoreMachine(Denoiser):
                 f"x contains {found} in sample {sample}: numbers up to {_LARGEST:.0e} can be denoised, "
                 "and noisy images lie within a few units of 0"
             )
+
+
+def _lies_in(pixel: Any, shape: tuple[int, int]) -> bool:
+    try:
+        row, column = map(operator.index, pixel)
+    except (TypeError, ValueError):
+        return False
+    return 0 <= row < shape[0] and 0 <= column < shape[1]
 
 
 def _per_sample_labels(labels: Tensor | int | None, batch: int) -> list[int | None]:

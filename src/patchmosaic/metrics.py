@@ -90,7 +90,7 @@ def _flat(reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Both as (B, pixels) in float64, checked."""
     if reference.shape != images.shape or reference.ndim != 4 or not reference.numel():
         raise InputError(
-            "images are compared in equal batches (B, C, H, W), "
+            "images are compared in equal batches (B, C, H, W) of one at least, "
             f"not {tuple(reference.shape)} with {tuple(images.shape)}"
         )
     a, b = (part.detach().cpu().double().flatten(1) for part in (reference, images))

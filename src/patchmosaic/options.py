@@ -82,8 +82,9 @@ def add_output_options(
     """Where results go, by ``default`` in words, and what happens to those that are there."""
     output = command.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FOLDER", help=f"default: {default}")
-    output.add_argument("--resume", action="store_true", help="finish an interrupted run")
-    output.add_argument(
+    found = output.add_mutually_exclusive_group()
+    found.add_argument("--resume", action="store_true", help="finish an interrupted run")
+    found.add_argument(
         "--overwrite", action="store_true", help="start anew over what the folder holds of a run"
     )
 

@@ -105,7 +105,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 def draw_noise(
     rngs: Sequence[torch.Generator], shape: tuple[int, int, int], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "b c h w"]:
-    """Unit noise (B, *shape), sample i from generator i."""
+    """Unit noise (B, *shape), sample i from generator i; float64 noise is other noise than float32."""
     return torch.stack([torch.randn(shape, generator=rng, dtype=dtype) for rng in rngs])
 
 

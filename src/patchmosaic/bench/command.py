@@ -80,8 +80,9 @@ def add_bench(commands: Any) -> None:
     )
     how.add_argument("--threads", type=int, metavar="N", help="default: as many as torch uses")
     how.add_argument("--out", type=Path, metavar="FOLDER", help="default: the table on the terminal only")
-    how.add_argument("--resume", action="store_true", help="finish an interrupted benchmark")
-    how.add_argument("--overwrite", action="store_true", help="measure anew over what the folder holds")
+    found = how.add_mutually_exclusive_group()
+    found.add_argument("--resume", action="store_true", help="finish an interrupted benchmark")
+    found.add_argument("--overwrite", action="store_true", help="measure anew over what the folder holds")
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -132,9 +133,11 @@ def _measure(plan: Any, data: dict[str, Any], store: Any) -> None:
         if store.record["peaks"] is None:
             say("peaks")
             store.record["peaks"] = peak_rates()
+            store.save()
         if plan.slopes:
             if store.record["slopes"] is None:
                 store.record["slopes"] = measure_slopes(plan, say)
+                store.save()
             bar.update()
         for cell in cells:
             if not store.has(cell):

@@ -10,14 +10,11 @@ from patchmosaic.bench.problem import useful_operations
 from patchmosaic.bench.report import Row, rows
 
 
-def save(record: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw ``bench.png`` and, where slopes were measured, ``slopes.png``; returns what was written."""
-    paths = [folder / "bench.png"]
-    plots.save(_bars(record), paths[0])
+def save(record: dict[str, Any], folder: Path) -> None:
+    """Draw ``bench.png`` and, where slopes were measured, ``slopes.png``."""
+    plots.save(_bars(record), folder / "bench.png")
     if record["slopes"]:
-        paths.append(folder / "slopes.png")
-        plots.save(_slopes(record["slopes"]), paths[1])
-    return paths
+        plots.save(_slopes(record["slopes"]), folder / "slopes.png")
 
 
 def _bars(record: dict[str, Any]) -> Any:

@@ -8,6 +8,8 @@ from patchmosaic.bench.plan import Cell
 from patchmosaic.errors import InputError
 from patchmosaic.records import differences, read_json, usable, write_csv, write_json, write_text
 
+RESULTS = ("bench.json", "bench.csv", "bench.md", "bench.png", "slopes.png")
+
 
 class Store:
     """A benchmark's record, and where it is kept.
@@ -41,11 +43,14 @@ class Store:
         with usable(self.folder):
             if self.folder.exists() and not self.folder.is_dir():
                 raise InputError(f"{self.folder} is a file; choose a folder with --out")
-            if path.exists():
-                return not overwrite and self._take_over(read_json(path), resume)
-            if resume:
+            if path.exists() and overwrite:
+                for name in RESULTS:
+                    (self.folder / name).unlink(missing_ok=True)
+            elif path.exists():
+                return self._take_over(read_json(path), resume)
+            elif resume:
                 raise InputError(f"nothing to resume in {self.folder}: no benchmark was started there")
-            if self.folder.exists() and any(self.folder.iterdir()):
+            elif self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(f"{self.folder} holds other files; choose an empty or new folder with --out")
             self.folder.mkdir(parents=True, exist_ok=True)  # or it would fail after the first measurement
         return False
@@ -79,7 +84,7 @@ class Store:
         if self.folder is None:
             return []
         self.save()
-        paths = [self.folder / name for name in ("bench.json", "bench.csv", "bench.md")]
-        write_csv(paths[1], report.Row._fields, report.rows(self.record))
-        write_text(paths[2], report.markdown(self.record))
-        return paths + picture.save(self.record, self.folder)
+        write_csv(self.folder / "bench.csv", report.Row._fields, report.rows(self.record))
+        write_text(self.folder / "bench.md", report.markdown(self.record))
+        picture.save(self.record, self.folder)
+        return [path for path in (self.folder / name for name in RESULTS) if path.exists()]

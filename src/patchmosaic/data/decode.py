@@ -61,7 +61,7 @@ def to_array(image: Image.Image, where: str) -> np.ndarray:
         return np.array(image.convert("L"))[None]
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about transparent palette entries
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+    return np.array(np.asarray(image.convert("RGB")).transpose(2, 0, 1), order="C")
 
 
 def _narrowed(wide: np.ndarray, where: str) -> np.ndarray:

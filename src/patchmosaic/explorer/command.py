@@ -72,7 +72,9 @@ def _explore(args: argparse.Namespace) -> None:
     from patchmosaic.explorer.view import View
     from patchmosaic.options import settings
 
-    view = View.parse({"machine": args.machine or "", **dict(parse_qsl(args.view.rpartition("?")[2]))})
+    view = View.parse(
+        {"machine": args.machine or "", **dict(parse_qsl(args.view.rpartition("?")[2].partition("#")[0]))}
+    )
     data = settings(DataSettings, args).load()
     studio = Studio(data, _network(args.network, data))
     if args.save is None:

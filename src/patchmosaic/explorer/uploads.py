@@ -85,15 +85,16 @@ def decode_start(text: str, shape: tuple[int, int, int]) -> Float[Tensor, "1 c h
 def _decode(content: bytes) -> UInt8[np.ndarray, "c h w"]:
     from PIL import Image
 
+    too_large = InputError(f"the picture has more than {_MAX_PIXELS >> 20} megapixels: use a smaller one")
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
-                raise InputError(
-                    f"the picture has more than {_MAX_PIXELS >> 20} megapixels: use a smaller one"
-                )
+                raise too_large
             return to_array(image, "the picture")
     except InputError:
         raise
+    except Image.DecompressionBombError:
+        raise too_large from None
     except Exception:  # Pillow's decoders fail with errors of many types
         raise InputError(f"that is no picture that can be read: give a {', '.join(_FORMATS)} file") from None
 

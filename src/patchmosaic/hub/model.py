@@ -78,8 +78,10 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         mean = self.machine.denoise(
             noisy, torch.tensor([one.alpha_bar for one in levels]).double(), class_labels
         )
-        parts = (expected(self.scheduler, *one) for one in zip(levels, noisy, mean, strict=True))
-        output = torch.stack(list(parts)).to(sample.dtype)
+        output = torch.empty_like(mean)
+        for i, one in enumerate(zip(levels, noisy, mean, strict=True)):
+            output[i] = expected(self.scheduler, *one)
+        output = output.to(sample.dtype)
         return UNet2DOutput(sample=output) if return_dict else (output,)
 
     def save_pretrained(

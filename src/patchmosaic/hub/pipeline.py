@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from patchmosaic.errors import InputError, check_count
 from patchmosaic.hub.model import ScoreMachineModel, refuse_pushing
-from patchmosaic.hub.schedulers import authors_scheduler
+from patchmosaic.hub.schedulers import authors_scheduler, check_scheduler
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.records import read_json, write_json
 from patchmosaic.sampling import draw_noise, generators
@@ -59,11 +60,12 @@ class ScoreMachinePipeline(DiffusionPipeline):
                 {"latents": the noisy pictures after it}; what it returns under "latents" takes their place.
 
         Raises:
-            InputError: unusable seeds, labels, steps or output type.
+            InputError: unusable seeds, labels, steps or output type, or a scheduler that predicts flows.
         """
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
-        chosen = [seeds] if isinstance(seeds, int) else list(seeds)
+        check_scheduler(self.scheduler)
+        chosen = [int(seeds)] if isinstance(seeds, int | np.integer) else list(seeds)
         rngs = generators(chosen)
         labels = _labels(class_labels, len(chosen))
         self._set_timesteps(num_inference_steps)
@@ -141,7 +143,7 @@ class ScoreMachinePipeline(DiffusionPipeline):
 def _labels(labels: int | Sequence[int] | None, count: int) -> Tensor | None:
     if labels is None:
         return None
-    each = [labels] * count if isinstance(labels, int) else list(labels)
+    each = [labels] * count if isinstance(labels, int | np.integer) else list(labels)
     if len(each) != count:
         raise InputError(f"class_labels must be one number or one per seed ({count}), not {len(each)}")
-    return torch.tensor(each)
+    return torch.tensor([check_count("a class label", label, 0) for label in each])

@@ -60,6 +60,8 @@ def build(config: dict[str, Any], folder: Path) -> tuple[ScoreMachine, DataSetti
     locality: Locality = config["windows"]
     if config["alpha_bars"] is not None:
         locality = LocalitySchedule(config["alpha_bars"], config["windows"])
+    if config["images"]["labels"] is None:
+        labels = None  # of the source, which the machine was made without
     choices = {name: config[name] for name in ("symmetry", "padding", "keys", "group", "tol")}
     machine = ScoreMachine(images, labels, locality, **choices)
     _check(fingerprint(machine.dictionary), config["images"], where)

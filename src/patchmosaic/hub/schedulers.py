@@ -60,6 +60,15 @@ def _betas(alpha_bars: list[float]) -> list[float]:
     return betas
 
 
+def check_scheduler(scheduler: Any) -> None:
+    """InputError for a scheduler that does not go from signal to noise as diffusion does: those that predict flows."""
+    if getattr(scheduler, "alphas_cumprod", None) is None and _sigma_data(scheduler) is None:
+        raise InputError(
+            f"{type(scheduler).__name__} has neither alphas_cumprod nor sigma_data, like all schedulers that predict "
+            "flows: use another one, such as DDIMScheduler"
+        )
+
+
 def level(scheduler: Any, timestep: float) -> Level:
     """The noise level that a scheduler means by a timestep.
 
@@ -68,8 +77,9 @@ def level(scheduler: Any, timestep: float) -> Level:
         timestep: one of its ``timesteps``, or a training step.
 
     Raises:
-        InputError: a scheduler without ``alphas_cumprod`` and without such a timestep.
+        InputError: a scheduler that predicts flows, or one without ``alphas_cumprod`` and without such a timestep.
     """
+    check_scheduler(scheduler)
     sigma = _sigma(scheduler, timestep)
     if sigma is not None and _flows(scheduler):
         size = math.hypot(1 - sigma, sigma)

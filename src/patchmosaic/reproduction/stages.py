@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmosaic.errors import InputError
+from patchmosaic.presets import short
 from patchmosaic.records import read_json
 from patchmosaic.reproduction.rows import IMAGES, SIZE, Budget, Row
 
@@ -107,7 +108,8 @@ def markdown(content: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for column, entry in content["median_r"].items():
-        label = column if column.lower() == entry["machine"] else f"{column} ({entry['machine']})"
+        name = short(entry["machine"])
+        label = name if column in (name, entry["machine"]) else f"{column} ({name})"
         lines.append(f"| {label} | {_figures(entry['ours'])} | {_figures(entry.get('paper'))} |")
     lines += ["", f"Reduced: {'; '.join(content['reduced']) or 'nothing'}."]
     return "\n".join(lines) + "\n"
