@@ -110,7 +110,7 @@ def test_levels_that_turn_up_late(levels, piece, seed):
     order = np.minimum(rng.integers(0, levels, 600), np.arange(600) // 2)
     images = torch.from_numpy(rng.uniform(-1, 1, levels)[order].reshape(6, 1, 10, 10))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_COMPACTION_CHUNK", piece)
+        patch.setattr(module, "_NUMBERS_AT_ONCE", piece)
         dictionary = Dictionary(images)
     assert_same_bits(everything(dictionary, torch.float64), images)
     distinct = len(images.unique())
@@ -210,7 +210,7 @@ def test_flips_need_no_square():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("chunk", [1, 1 << 22])
 def test_nearest(group, conditional, dtype, chunk, monkeypatch):
-    monkeypatch.setattr(module, "_COMPACTION_CHUNK", chunk)
+    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", chunk)
     images, labels = random_floats(12, 1, 3, 3), torch.arange(12) % 3
     x, wanted = random_floats(10, 1, 3, 3, seed=1, dtype=dtype), torch.arange(10) % 3
     expected = []

@@ -12,7 +12,7 @@ from patchmosaic.errors import InputError
 from patchmosaic.symmetry import POINT_GROUPS, transform
 
 BYTE_LEVELS = torch.arange(256, dtype=torch.float32) / 127.5 - 1
-_COMPACTION_CHUNK = 1 << 22
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 class Dictionary:
@@ -134,7 +134,7 @@ class Dictionary:
 
     def _nearest(self, x: Tensor, members: Tensor) -> int:
         best, where = float("inf"), -1
-        for indices, images in self.chunks(members, max(1, _COMPACTION_CHUNK // x.numel()), torch.float64):
+        for indices, images in self.chunks(members, max(1, _NUMBERS_AT_ONCE // x.numel()), torch.float64):
             distances = (images - x.to(images)).square().sum((1, 2, 3))
             i = int(distances.argmin())
             if float(distances[i]) < best:
@@ -180,7 +180,7 @@ def _compact(images: Tensor) -> tuple[Tensor, Tensor | None]:
     """Bytes and a table of at most 256 values that give exactly ``images``, or the images and None."""
     if images.dtype == torch.uint8:
         return images, BYTE_LEVELS
-    pieces = images.flatten().split(_COMPACTION_CHUNK)
+    pieces = images.flatten().split(_NUMBERS_AT_ONCE)
     levels = images.new_empty(0)
     for piece in pieces:
         if len(levels) == 0 or not torch.equal(levels[_codes_of(piece, levels)], piece):
@@ -188,7 +188,7 @@ def _compact(images: Tensor) -> tuple[Tensor, Tensor | None]:
         if len(levels) > 256:
             return images, None
     codes = torch.empty(images.numel(), dtype=torch.uint8, device=images.device)
-    for piece, out in zip(pieces, codes.split(_COMPACTION_CHUNK), strict=True):
+    for piece, out in zip(pieces, codes.split(_NUMBERS_AT_ONCE), strict=True):
         out.copy_(_codes_of(piece, levels))
     return codes.view(images.shape), levels
 
