@@ -249,6 +249,15 @@ def test_help_and_import_are_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_overwriting_leaves_nothing_of_the_run_before(networks, tmp_path):
+    assert calibrate(networks / "plain", tmp_path / "run", "--windows", "3", "--machines", "ls,bbels") == 0
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    options = ["--windows", "3", "--machines", "bbels", "--overwrite"]
+    assert calibrate(networks / "plain", tmp_path / "run", *options) == 0
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"run.json", "bbels.json", "calibration.json", "calibration.png", "notes.txt"}
+
+
 def test_the_windows_of_the_bundled_network_stay(tmp_path, capsys):
     command = ["calibrate", "--out", str(tmp_path / "run"), "--save-with-network"]
     assert_one_clear_line(tmp_path, capsys, command, "name yours with --network")

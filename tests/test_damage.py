@@ -1,5 +1,6 @@
 """What is said of damaged files of an interrupted run, by every command that keeps one; nothing is lost by it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def test_a_damaged_record_is_named_and_overwritten(interrupted, tmp_path, capsys
     assert "--overwrite" in error
     assert sorted(out.rglob("*")) == before
     assert resume(interrupted, out, "generate", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("named", [3, ["..", ".", "", "../notes.txt", "notes.txt/..", 3, "old.png"]])
+def test_overwriting_removes_results_in_the_folder_alone(interrupted, tmp_path, named):
+    out = tmp_path / "run"
+    shutil.copytree(interrupted / "generate", out)
+    (out / "run.json").write_text(json.dumps({"made_by": {"command": "generate", "results": named}}))
+    for path in (tmp_path / "notes.txt", out / "notes.txt", out / "old.png"):
+        path.write_text("mine")
+    assert resume(interrupted, out, "generate", "--overwrite") == 0
+    assert (tmp_path / "notes.txt").exists()
+    assert (out / "notes.txt").exists()
+    assert (out / "old.png").exists() == (named == 3)
 
 
 RUNS = {

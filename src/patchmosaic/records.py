@@ -129,7 +129,8 @@ class RunFolder:
 
     def __init__(self, path: Path, command: str, record: dict[str, Any], results: Sequence[str]):
         self.path, self.command, self.results = path, command, results
-        self.record = json.loads(json.dumps({"made_by": {"command": command}, **record}))
+        self.settled = json.loads(json.dumps(record))
+        self.record = {"made_by": {"command": command, "results": list(results)}, **self.settled}
         self.partial = path / UNFINISHED
 
     def open(self, resume: bool, overwrite: bool) -> bool:
@@ -142,7 +143,8 @@ class RunFolder:
             if self._check(resume, overwrite):
                 return True
             if not resume:
-                for path in (*self.partial.glob("*"), *(self.path / name for name in self.results)):
+                old = {*self.results, *self._results_found()}
+                for path in (*self.partial.glob("*"), *(self.path / name for name in old)):
                     if path.is_dir():
                         shutil.rmtree(path)
                     elif path.exists():
@@ -183,7 +185,7 @@ class RunFolder:
 
     def _check_found(self, found: dict[str, Any], resume: bool) -> bool:
         """The same of a run of this command."""
-        different = differences(found, self.record)
+        different = differences(found, self.settled)
         if different:
             raise InputError(
                 f"{self.path} holds a run with other settings ({different}): "
@@ -199,6 +201,15 @@ class RunFolder:
                 f"{damaged[0]} of a complete run is missing or damaged: --overwrite to make it again"
             )
         return self.complete
+
+    def _results_found(self) -> list[str]:
+        """Names of the results of the run in the folder, as far as it says."""
+        try:
+            named = read_record(self.path).get("made_by", {}).get("results", [])
+        except InputError:
+            return []
+        names = named if isinstance(named, list) else []
+        return [name for name in names if isinstance(name, str) and Path(name).name == name not in ("", "..")]
 
     def close(self) -> None:
         """Clear up after the last result is written."""
