@@ -107,3 +107,7 @@ def _discard_output() -> None:
 def _has_begun(args: argparse.Namespace) -> bool:
     """Whether there is something for --resume, in a command that has it."""
     return "resume" in args and args.out is not None and any(args.out.glob("*.json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,9 +66,9 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
         return {name: dict(part) for name, part in json.loads((folder / RECORD).read_text()).items()}
 
 
-def made_by(folder: Path) -> str:
-    """The command that made a run, or an InputError."""
-    return str(read_record(folder).get("made_by", {}).get("command", "an unknown command"))
+def made_by(record: Mapping[str, Mapping[str, Any]]) -> str:
+    """The command that made a run, by its record."""
+    return str(record.get("made_by", {}).get("command", "an unknown command"))
 
 
 def check_finished(folder: Path) -> None:
@@ -174,14 +174,14 @@ class RunFolder:
                 raise InputError(f"{self.path} holds other files; choose an empty or new folder with --out")
             return False
         try:
-            command = made_by(self.path)
+            found = read_record(self.path)
         except InputError:
             if overwrite:
                 return False
             raise
-        if command != self.command:
-            raise InputError(f"{self.path} holds a run of {command}: choose another folder with --out")
-        return not overwrite and self._check_found(read_record(self.path), resume)
+        if made_by(found) != self.command:
+            raise InputError(f"{self.path} holds a run of {made_by(found)}: choose another folder with --out")
+        return not overwrite and self._check_found(found, resume)
 
     def _check_found(self, found: dict[str, Any], resume: bool) -> bool:
         """The same of a run of this command."""

@@ -12,7 +12,7 @@ from patchmosaic.data import DataSettings
 from patchmosaic.data.dataset import load_dataset
 from patchmosaic.errors import InputError, check_count
 from patchmosaic.nets.network import Network, holds_network, load_network
-from patchmosaic.records import RECORD, check_finished, made_by, read_tensors
+from patchmosaic.records import RECORD, check_finished, made_by, read_record, read_tensors
 from patchmosaic.sampling import check_seeds
 
 SAMPLES = "samples.safetensors"
@@ -58,7 +58,7 @@ class Settings(DataSettings):
         path = Path(source).expanduser()
         if (path / RECORD).is_file():
             check_finished(path)
-            if made_by(path) == "compare":
+            if made_by(read_record(path)) == "compare":
                 raise InputError(
                     f"{source} compares pictures of several: give the network, or a run of patchmosaic generate"
                 )

@@ -22,7 +22,7 @@ from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.machine import DEFAULT_MEMORY_BUDGET, SYMMETRIES
 from patchmosaic.records import read_json, write_json
-from patchmosaic.sampling import check_seeds
+from patchmosaic.sampling import generators
 from patchmosaic.schedule import CosineSchedule
 from patchmosaic.symmetry import Rules
 
@@ -307,8 +307,7 @@ def plan_risk(
         raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
     rules = Rules(symmetry == "translation", padding)
     check_count("pixels", pixels)
-    check_seeds([seed])
-    generator = torch.Generator().manual_seed(seed)
+    generator = generators([seed])[0]
     every = Dictionary(images, labels)
     dictionary, held = _split(every, held_out, generator)
     _, height, width = every.shape
