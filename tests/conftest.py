@@ -19,7 +19,7 @@ with install_import_hook(
     ["patchmosaic.posterior", "patchmosaic.symmetry", "patchmosaic.dictionary", "patchmosaic.engines"],
     "beartype.beartype",
 ):
-    import patchmosaic
+    import patchmosaic.machine
 
 
 @pytest.fixture

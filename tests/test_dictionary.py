@@ -256,6 +256,8 @@ def bad_value(value):
         (GOOD[None], r"not \(1, 4, 1, 3, 3\)"),
         (GOOD[:0], r"not \(0, 1, 3, 3\)"),
         (GOOD[..., :0], r"not \(4, 1, 3, 0\)"),
+        (GOOD.to("meta"), "meta"),
+        (GOOD.to_sparse(), "sparse"),
         (bad_value(np.nan), "NaN or infinity"),
         (bad_value(np.inf), "NaN or infinity"),
         (bad_value(-np.inf).numpy(), "NaN or infinity"),

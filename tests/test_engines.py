@@ -302,6 +302,13 @@ def test_numbers_that_no_noisy_image_holds_are_refused(bad):
     assert machine.denoise(x[:0], 0.5).shape == (0, 1, 5, 5)
 
 
+@pytest.mark.parametrize("without_numbers", [lambda x: x.to("meta"), torch.Tensor.to_sparse])
+def test_tensors_without_their_numbers_are_refused(without_numbers):
+    machine = pm.ScoreMachine(training_images((1, 5, 5), 3, "bytes"), None, 3)
+    with pytest.raises(pm.InputError, match="sparse or meta"):
+        machine.denoise(without_numbers(torch.zeros(3, 1, 5, 5)), 0.5)
+
+
 @needs_compiled
 @pytest.mark.parametrize(
     ("levels", "even"),

@@ -291,6 +291,7 @@ def test_the_command_takes_a_network(tmp_path):
         (["--machines", "is"], "predicted for one of"),
         (["--network", "somewhere"], "no network"),
         (["--save-with-network"], "follows no network"),
+        (["--count", "3"], "leave out --count"),
         (["--rule", "network"], "give the network"),
         (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--data", "two-tone", "--by-class"], "no classes"),

@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from functools import partial
+from importlib import import_module
 
 from patchmosaic.errors import InputError, is_out_of_memory, remedy
+from patchmosaic.options import Parser
 
 _DESCRIPTION = """\
 Closed-form score machines: what a convolutional diffusion model will draw, with no training, and from which
@@ -23,40 +25,35 @@ examples:
 Ctrl-C keeps what is done; the same command with --resume finishes it."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes take one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+_COMMANDS = {  # each with its package
+    "generate": ("generation", "draw pictures from noise, each beside its nearest training image"),
+    "compare": ("comparison", "the same noise to a trained network and to score machines"),
+    "explain": ("explanation", "where each pixel of a drawn picture comes from"),
+    "explore": ("explorer", "watch the machines at work on a page"),
+    "audit": ("auditing", "find copies, partial copies and mosaics of training images"),
+    "calibrate": ("calibration", "how far a trained network looks, for each noise level"),
+    "train": ("training", "train a ResNet or UNet on pictures"),
+    "reproduce": ("reproduction", "a row of the paper's table: train, calibrate, compare"),
+    "bench": ("bench", "measure the engines beside other ways to the same answer"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     from patchmosaic import __version__
-    from patchmosaic.auditing.command import add_audit
-    from patchmosaic.bench.command import add_bench
-    from patchmosaic.calibration.command import add_calibrate
-    from patchmosaic.comparison.command import add_compare
-    from patchmosaic.explanation.command import add_explain
-    from patchmosaic.explorer.command import add_explore
-    from patchmosaic.generation.command import add_generate
-    from patchmosaic.reproduction.command import add_reproduce
-    from patchmosaic.training.command import add_train
 
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
+    parser = Parser("patchmosaic", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"patchmosaic {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, parser_class=_Parser)
-    add_generate(commands)
-    add_compare(commands)
-    add_explain(commands)
-    add_explore(commands)
-    add_audit(commands)
-    add_calibrate(commands)
-    add_train(commands)
-    add_reproduce(commands)
-    add_bench(commands)
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    for name, (package, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=raw)
+        command.fill = partial(_add_options, package)
     return parser
+
+
+def _add_options(package: str, command: Parser) -> None:
+    import_module(f"patchmosaic.{package}.command").add_options(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -151,6 +151,8 @@ def _check_images(images: Tensor | np.ndarray) -> Tensor:
         images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if images.ndim != 4 or min(images.shape) == 0:
         raise InputError(f"images must have shape (N, C, H, W) with nothing empty, not {tuple(images.shape)}")
+    if images.is_meta or images.layout != torch.strided:
+        raise InputError("images must be a dense tensor with numbers in it, not a sparse or meta tensor")
     if images.dtype == torch.uint8:
         return images
     if images.dtype not in (torch.float32, torch.float64):

@@ -249,6 +249,8 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
+        if x.is_meta or x.layout != torch.strided:
+            raise InputError("x must be a dense tensor with numbers in it, not a sparse or meta tensor")
         if len(x) and not all(abs(bound.item()) <= _LARGEST for bound in x.aminmax()):  # so is NaN
             largest = x.abs().flatten(1).amax(dim=1)
             sample = int((~(largest <= _LARGEST)).nonzero()[0])

@@ -4,44 +4,53 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from patchmosaic.errors import InputError
-from patchmosaic.machine import DEFAULT_MEMORY_BUDGET, LEAST_MEMORY_BUDGET
 
 _Settings = TypeVar("_Settings")
 
 
-def add_command(
-    commands: Any,
-    name: str,
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes take one line.
+
+    Attributes:
+        fill: adds the options once they are asked for: their help names what takes seconds to import.
+    """
+
+    fill: "Callable[[Parser], None] | None" = None
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any parser."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        return super().parse_known_args(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """End with the message in a line."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def describe(
+    command: Parser,
     run: Callable[[argparse.Namespace], None],
-    summary: str,
     description: str,
     epilog: str,
     usage: str = "[options]",
-) -> argparse.ArgumentParser:
-    """A new command.
+) -> None:
+    """What a command does.
 
     Args:
-        commands: the subparsers of the program.
-        name: of the command.
+        command: its parser.
         run: called with the arguments.
-        summary: its line in the list of commands.
         description: the top of its help.
         epilog: the end of its help.
-        usage: what follows the name.
+        usage: what follows its name.
     """
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        usage=f"patchmosaic {name} {usage}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command.description, command.epilog = description, epilog
+    command.usage = f"{command.prog} {usage}"
     command.set_defaults(run=run)
-    return command
 
 
 def add_data_options(command: argparse.ArgumentParser, source: str | None = "digits") -> None:
@@ -135,7 +144,7 @@ def add_memory_option(command: Any) -> None:
     command.add_argument(
         "--memory",
         type=size_in_bytes,
-        default=DEFAULT_MEMORY_BUDGET,
+        default="512MiB",
         metavar="SIZE",
         help="working memory of a machine beside the images, such as 2GiB (default: 512MiB)",
     )
@@ -182,6 +191,11 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} is not available here; use --device cpu") from None
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """1 picture, 2 pictures."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def integers(text: str) -> tuple[int, ...]:
     """A type of argument: 0,1,2."""
     try:
@@ -197,6 +211,8 @@ def names(text: str) -> tuple[str, ...]:
 
 def size_in_bytes(text: str) -> int:
     """A type of argument: 512MiB."""
+    from patchmosaic.machine import LEAST_MEMORY_BUDGET
+
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512MiB or 2GiB")

@@ -2,17 +2,19 @@
 
 import argparse
 import time
-from typing import Any
 
+from patchmosaic.errors import InputError
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_data_options,
     add_device_option,
     add_labels_option,
     add_output_options,
     check_device,
+    counted,
+    describe,
+    given,
     output_folder,
-    settings,
 )
 
 _DESCRIPTION = """\
@@ -39,19 +41,11 @@ examples:
 Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
 
 
-def add_audit(commands: Any) -> None:
-    """Register the command with the parsers of a program."""
+def add_options(command: Parser) -> None:
+    """The options of ``audit``."""
+    describe(command, _audit, _DESCRIPTION, _EXAMPLES, "IMAGES [options]")
     from patchmosaic.auditing.audit import HELD_OUT
 
-    command = add_command(
-        commands,
-        "audit",
-        _audit,
-        "find copies, partial copies and mosaics of training images",
-        _DESCRIPTION,
-        _EXAMPLES,
-        "IMAGES [options]",
-    )
     command.add_argument(
         "images",
         metavar="IMAGES",
@@ -83,13 +77,9 @@ def add_audit(commands: Any) -> None:
         help="of the choice of real pictures, and the first of a network's (default: 0)",
     )
     network = command.add_argument_group("pictures of a network")
-    network.add_argument(
-        "--count", type=int, default=100, metavar="N", help="how many it draws (default: 100)"
-    )
+    network.add_argument("--count", type=int, metavar="N", help="how many it draws (default: 100)")
     add_labels_option(network, "all that there are")
-    network.add_argument(
-        "--network-steps", type=int, default=50, metavar="N", help="of its reverse flow (default: 50)"
-    )
+    network.add_argument("--network-steps", type=int, metavar="N", help="of its reverse flow (default: 50)")
     add_device_option(network)
     add_output_options(command)
 
@@ -101,15 +91,17 @@ def _audit(args: argparse.Namespace) -> None:
     from patchmosaic.records import read_json
 
     check_device(args.device)
-    config = settings(Settings, args)
+    config = Settings(**given(Settings, args))
     folder = output_folder(args, "audit", config)
     run = Run(folder, config, config.load(), args.device)
+    if run.drawing is None and (args.count, args.network_steps) != (None, None):
+        raise InputError("pictures are given: --count and --network-steps are for a network that draws")
     if run.files.open(args.resume, args.overwrite):
         print(f"already complete: {folder / 'report.html'}")
     else:
         print(
-            f"{run.count:,} pictures against {len(run.data):,} images of {run.data.name}, "
-            f"windows of {run.window} x {run.window}, {len(run.real)} real pictures for comparison"
+            f"{counted(run.count, 'picture')} against {counted(len(run.data), 'image')} of {run.data.name}, "
+            f"windows of {run.window} x {run.window}, {counted(len(run.real), 'real picture')} for comparison"
         )
         started = time.monotonic()
         write_results(run, *run.audit())

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from patchmosaic.options import add_command
+from patchmosaic.options import Parser, describe
 
 _DESCRIPTION = """\
 Measure how fast the engines are, beside other exact ways to the same answer: the published algorithm, the same
@@ -28,19 +28,12 @@ docs/benchmarks.md says what each column means."""
 _QUICK: dict[str, Any] = {"count": 128, "windows": (3, 9), "levels": (0.5,), "repeats": 3, "budget": 1.0}
 
 
-def add_bench(commands: Any) -> None:
-    """Register the command with the parsers of a program."""
+def add_options(command: Parser) -> None:
+    """The options of ``bench``."""
+    describe(command, _bench, _DESCRIPTION, _EXAMPLES)
     from patchmosaic.bench.contestants import NAMES
     from patchmosaic.bench.problem import RULES
 
-    command = add_command(
-        commands,
-        "bench",
-        _bench,
-        "measure the engines beside other ways to the same answer",
-        _DESCRIPTION,
-        _EXAMPLES,
-    )
     what = command.add_argument_group("what is measured")
     what.add_argument(
         "--quick", action="store_true", help="fewer cells, images and repeats where not given otherwise"

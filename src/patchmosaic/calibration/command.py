@@ -7,13 +7,15 @@ from typing import Any
 
 from patchmosaic.errors import InputError, check_count
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_data_options,
     add_labels_option,
     add_network_option,
     add_output_options,
     add_work_options,
     check_device,
+    counted,
+    describe,
     given,
     integers,
     names,
@@ -49,16 +51,9 @@ examples:
 Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
 
 
-def add_calibrate(commands: Any) -> None:
-    """Register the command with the parsers of a program."""
-    command = add_command(
-        commands,
-        "calibrate",
-        _calibrate,
-        "how far a trained network looks, for each noise level",
-        _DESCRIPTION,
-        _EXAMPLES,
-    )
+def add_options(command: Parser) -> None:
+    """The options of ``calibrate``."""
+    describe(command, _calibrate, _DESCRIPTION, _EXAMPLES)
     _add_what(command)
     _add_from_data(command)
     add_data_options(command, source=None)
@@ -89,7 +84,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         help="odd sizes to try (default: 3,5,... up to what the network sees, and 31 if that is not known)",
     )
     flow = command.add_argument_group("trajectories")
-    flow.add_argument("--count", type=int, default=20, metavar="N", help="how many (default: 20)")
+    flow.add_argument("--count", type=int, metavar="N", help="how many (default: 20)")
     flow.add_argument(
         "--seed",
         type=int,
@@ -109,10 +104,8 @@ def _add_what(command: argparse.ArgumentParser) -> None:
 def _add_from_data(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("without a network")
     group.add_argument("--from-data", action="store_true", help="predict the windows from held-out images")
-    group.add_argument(
-        "--held-out", type=int, default=200, metavar="N", help="images to measure on (default: 200)"
-    )
-    group.add_argument("--pixels", type=int, default=8, metavar="N", help="of each, at random (default: 8)")
+    group.add_argument("--held-out", type=int, metavar="N", help="images to measure on (default: 200)")
+    group.add_argument("--pixels", type=int, metavar="N", help="of each, at random (default: 8)")
     group.add_argument("--by-class", action="store_true", help="denoise an image by those of its class alone")
     group.add_argument(
         "--max-window", type=int, metavar="P", help="the largest to try, such as a network's receptive field"
@@ -138,9 +131,9 @@ def _predict(args: argparse.Namespace) -> None:
     machines = args.machines or ("bbels",)
     if len(machines) > 1:
         raise InputError("--from-data predicts the windows of one machine: give one to --machines")
-    if args.save_with_network or args.receptive_fields:
+    if args.save_with_network or args.receptive_fields or (args.count, args.labels) != (None, None):
         raise InputError(
-            "--from-data follows no network: leave out --save-with-network and --receptive-fields"
+            "--from-data follows no network: leave out --count, --labels, --save-with-network and --receptive-fields"
         )
     check_device(args.device)
     network = load_network(args.network, args.device) if args.network else None
@@ -148,7 +141,7 @@ def _predict(args: argparse.Namespace) -> None:
     if network is not None:
         source = asdict(data_settings(network, source))
     names = ("max_window", "by_class", "held_out", "pixels", "steps", "rule", "seed", "network", "beside")
-    chosen = {name: getattr(args, name) for name in names}
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = Settings(**source, machine=machines[0], windows=args.windows, **chosen)
     folder = output_folder(args, "predict", settings)
     run = Prediction(folder, settings, settings.load(), network, args.memory)
@@ -165,9 +158,11 @@ def _calibrate(args: argparse.Namespace) -> None:
     if args.from_data:
         _predict(args)
         return
-    if args.rule or args.max_window or args.by_class or args.beside:
+    of_held_out = (args.held_out, args.pixels, args.max_window, args.rule, args.beside)
+    if args.by_class or of_held_out != (None,) * len(of_held_out):
         raise InputError(
-            "--rule, --max-window, --by-class and --beside are about held-out images: add --from-data"
+            "--held-out, --pixels, --by-class, --max-window, --rule and --beside are about held-out images: "
+            "add --from-data"
         )
     if args.save_with_network and args.network is None:
         raise InputError("the bundled network has its windows: name yours with --network")
@@ -190,7 +185,9 @@ def _calibrate(args: argparse.Namespace) -> None:
         for name, calibration in run.measure().items():
             windows = " ".join(map(str, calibration.schedule.windows))
             print(f"{name}: {windows} (lowest noise first): {folder / name}.json")
-        print(f"{len(settings.seeds)} trajectories in {time.monotonic() - started:.1f} s")
+        print(
+            f"{counted(len(settings.seeds), 'trajectory', 'trajectories')} in {time.monotonic() - started:.1f} s"
+        )
     if args.save_with_network:
         print(f"written: {', '.join(map(str, run.save_with_network()))}")
 
@@ -204,14 +201,14 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
     from patchmosaic.data import DataSettings
     from patchmosaic.nets.matching import data_settings, default_machines, labels_in_turn
 
-    check_count("--count", args.count)
+    count = 20 if args.count is None else check_count("--count", args.count)
     source = data_settings(network, given(DataSettings, args))
     settings = Settings(
         **asdict(source),
         network=args.network and str(Path(args.network)),
         machines=args.machines or default_machines(network)[1:],  # without IS
         windows=args.windows or candidate_windows(min(network.shape[1:]), network.receptive_field),
-        seeds=tuple(range(args.seed, args.seed + args.count)),
+        seeds=tuple(range(args.seed, args.seed + count)),
         steps=args.steps,
         batch=args.batch,
         receptive_fields=args.receptive_fields,

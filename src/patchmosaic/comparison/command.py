@@ -7,13 +7,15 @@ from typing import Any
 
 from patchmosaic.errors import check_count
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_data_options,
     add_labels_option,
     add_network_option,
     add_output_options,
     add_work_options,
     check_device,
+    counted,
+    describe,
     given,
     integers,
     names,
@@ -40,16 +42,9 @@ examples:
 Ctrl-C keeps finished batches; the same command with --resume goes on, to the same bytes."""
 
 
-def add_compare(commands: Any) -> None:
-    """Register the command with the parsers of a program."""
-    command = add_command(
-        commands,
-        "compare",
-        _compare,
-        "the same noise to a trained network and to score machines",
-        _DESCRIPTION,
-        _EXAMPLES,
-    )
+def add_options(command: Parser) -> None:
+    """The options of ``compare``."""
+    describe(command, _compare, _DESCRIPTION, _EXAMPLES)
     _add_who(command)
     add_data_options(command, source=None)
     _add_flow(command)
@@ -122,7 +117,9 @@ def _compare(args: argparse.Namespace) -> None:
         print(run.describe())
         started = time.monotonic()
         write_results(run, run.draw())
-        print(f"{len(settings.seeds)} seeds in {time.monotonic() - started:.1f} s: {folder / 'report.html'}")
+        print(
+            f"{counted(len(settings.seeds), 'seed')} in {time.monotonic() - started:.1f} s: {folder / 'report.html'}"
+        )
     print(f"\n{table(read_json(folder / 'summary.json'), settings.machines)}")
 
 

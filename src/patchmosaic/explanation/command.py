@@ -2,14 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_device_option,
     add_memory_option,
     add_output_options,
     check_device,
+    counted,
+    describe,
 )
 
 _DESCRIPTION = """\
@@ -31,17 +32,9 @@ examples:
 Ctrl-C keeps traced steps; the same command with --resume goes on, to the same bytes."""
 
 
-def add_explain(commands: Any) -> None:
-    """The parser of ``explain``."""
-    command = add_command(
-        commands,
-        "explain",
-        _explain,
-        "where each pixel of a drawn picture comes from",
-        _DESCRIPTION,
-        _EXAMPLES,
-        usage="RUN [options]",
-    )
+def add_options(command: Parser) -> None:
+    """The options of ``explain``."""
+    describe(command, _explain, _DESCRIPTION, _EXAMPLES, usage="RUN [options]")
     command.add_argument("of", type=Path, metavar="RUN", help="folder of a finished run")
     command.add_argument(
         "--sample", type=int, default=0, metavar="I", help="which picture, from 0 (default: 0)"
@@ -69,7 +62,8 @@ def _explain(args: argparse.Namespace) -> None:
         return
     for name, found in run.finish(run.trace()).items():
         print(
-            f"{short(name)}: {found['fragments']} fragments from {found['sources']} training images, "
+            f"{short(name)}: {counted(found['fragments'], 'fragment')} "
+            f"from {counted(found['sources'], 'training image')}, "
             f"{100 * found['ambiguous_share']:.0f} % of pixels fit several patches, "
             f"{100 * found['locally_consistent_share']:.0f} % locally consistent"
         )

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from patchmosaic.errors import InputError
-from patchmosaic.options import add_command, add_data_options
+from patchmosaic.options import Parser, add_data_options, describe
 
 _DESCRIPTION = """\
 A page to watch the machines at work: noise becoming a mosaic step by step, the training patches that each pixel
@@ -31,11 +31,9 @@ examples:
       a view as a picture, without a page"""
 
 
-def add_explore(commands: Any) -> None:
-    """Register the command with the parsers of a program."""
-    command = add_command(
-        commands, "explore", _explore, "watch the machines at work on a page", _DESCRIPTION, _EXAMPLES
-    )
+def add_options(command: Parser) -> None:
+    """The options of ``explore``."""
+    describe(command, _explore, _DESCRIPTION, _EXAMPLES)
     add_data_options(command)
     page = command.add_argument_group("page")
     page.add_argument(

@@ -2,16 +2,17 @@
 
 import argparse
 import time
-from typing import Any
 
 from patchmosaic.errors import check_count
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_data_options,
     add_labels_option,
     add_output_options,
     add_work_options,
     check_device,
+    counted,
+    describe,
     integers,
     output_folder,
     settings,
@@ -42,21 +43,14 @@ examples:
 Ctrl-C keeps what is done; the same command with --resume finishes it, to the same bytes."""
 
 
-def add_generate(commands: Any) -> None:
-    """The parser of ``generate``."""
+def add_options(command: Parser) -> None:
+    """The options of ``generate``."""
+    describe(command, _generate, _DESCRIPTION, _EXAMPLES)
     from patchmosaic.presets import MACHINES, PUBLISHED_SCALES
     from patchmosaic.sampling import SOLVERS
     from patchmosaic.schedule import SCHEDULES
     from patchmosaic.symmetry import POINT_GROUPS
 
-    command = add_command(
-        commands,
-        "generate",
-        _generate,
-        "draw pictures from noise, each beside its nearest training image",
-        _DESCRIPTION,
-        _EXAMPLES,
-    )
     add_data_options(command)
 
     machine = command.add_argument_group("machine")
@@ -139,4 +133,6 @@ def _generate(args: argparse.Namespace) -> None:
     print(f"{config.machine} over {len(data):,} images of {data.name}, {run.describe_locality()}")
     started = time.monotonic()
     generate(run, args.batch)
-    print(f"{len(config.seeds)} pictures in {time.monotonic() - started:.1f} s: {run.folder / 'grid.png'}")
+    print(
+        f"{counted(len(config.seeds), 'picture')} in {time.monotonic() - started:.1f} s: {run.folder / 'grid.png'}"
+    )

@@ -3,10 +3,9 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
 
 from patchmosaic.errors import InputError
-from patchmosaic.options import add_command, add_device_option
+from patchmosaic.options import Parser, add_device_option, describe
 
 _DESCRIPTION = """\
 Reproduce a row of the table of Kamb & Ganguli (ICML 2025): train the network, calibrate the machines' windows on it,
@@ -14,22 +13,14 @@ compare them on the same noise, and print our figures beside the paper's with wh
 other commands of patchmosaic, which it prints: each can be run again by hand, with other choices."""
 
 
-def add_reproduce(commands: Any) -> None:
-    """The parser of ``reproduce``."""
+def add_options(command: Parser) -> None:
+    """The options of ``reproduce``."""
     from patchmosaic.reproduction.rows import BUDGETS, ROWS
 
     rows = "\n".join(f"  {name}" for name in ROWS)
     budgets = "\n".join(f"  {name:6}  {budget.time}" for name, budget in BUDGETS.items())
     epilog = f"rows:\n{rows}\n\nbudgets:\n{budgets}\n\nCtrl-C keeps what is done; the same command goes on from there."
-    command = add_command(
-        commands,
-        "reproduce",
-        _reproduce,
-        "a row of the paper's table: train, calibrate, compare",
-        _DESCRIPTION,
-        epilog,
-        "ROW [options]",
-    )
+    describe(command, _reproduce, _DESCRIPTION, epilog, "ROW [options]")
     command.add_argument("row", metavar="ROW", help="one of those below")
     command.add_argument(
         "--budget", default="smoke", metavar="NAME", help="one of those below (default: smoke)"

@@ -1,14 +1,14 @@
 """``patchmosaic train``."""
 
 import argparse
-from typing import Any
 
 from patchmosaic.options import (
-    add_command,
+    Parser,
     add_data_options,
     add_device_option,
     add_output_options,
     check_device,
+    describe,
     output_folder,
     settings,
 )
@@ -28,13 +28,11 @@ examples:
 Ctrl-C keeps the state; the same command with --resume goes on with the very next batch."""
 
 
-def add_train(commands: Any) -> None:
-    """The parser of ``train``."""
+def add_options(command: Parser) -> None:
+    """The options of ``train``."""
+    describe(command, _train, _DESCRIPTION, _EXAMPLES)
     from patchmosaic.nets.build import NETWORKS
 
-    command = add_command(
-        commands, "train", _train, "train a ResNet or UNet on pictures", _DESCRIPTION, _EXAMPLES
-    )
     add_data_options(command)
     network = command.add_argument_group("network")
     network.add_argument(
