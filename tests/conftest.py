@@ -19,7 +19,10 @@ with install_import_hook(
     ["patchmosaic.posterior", "patchmosaic.symmetry", "patchmosaic.dictionary", "patchmosaic.engines"],
     "beartype.beartype",
 ):
-    import patchmosaic.machine
+    import patchmosaic
+
+    for name in patchmosaic.__all__:  # names are imported when they are used
+        getattr(patchmosaic, name)
 
 
 @pytest.fixture
