@@ -344,6 +344,7 @@ def test_resuming_an_interrupted_audit_gives_the_same_bytes(folder, monkeypatch,
         ("nowhere.safetensors", [], "is no file"),
         ("small.npy", [], "--size"),
         ("colour.npy", [], "--channels"),
+        ("scaled.npy", [], "give 2 * x - 1"),
         ("drawn", ["--limit", "1"], "give held-out pictures"),
         ("drawn", ["--window", "4"], "must be odd, from 3"),
         ("drawn", ["--window", "21"], "must be odd, from 3"),
@@ -362,6 +363,7 @@ def test_resuming_an_interrupted_audit_gives_the_same_bytes(folder, monkeypatch,
 def test_mistakes_take_one_line(folder, capsys, images, arguments, hint):
     np.save(folder / "small.npy", np.zeros((3, 1, 10, 10), np.uint8))
     np.save(folder / "colour.npy", np.zeros((3, 3, SIZE, SIZE), np.uint8))
+    np.save(folder / "scaled.npy", pictures(3).numpy() / 255)
     data = ["--data", str(folder / "train.npy"), "--out", str(folder / "out")]
     assert_one_clear_line(folder, capsys, ["audit", str(folder / images), *data, *arguments], hint)
 
@@ -372,6 +374,7 @@ def test_mistakes_take_one_line(folder, capsys, images, arguments, hint):
         (np.zeros((2, SIZE, SIZE)), "shape"),
         (torch.full((1, 1, SIZE, SIZE), torch.nan), "NaN"),
         (torch.full((1, 1, SIZE, SIZE), 200.0), "scaled"),
+        (pictures(2) / 255, r"lie in \[0, 1\], where 0 is mid-grey: give 2 \* x - 1"),
         (torch.zeros(1, 1, SIZE, SIZE, dtype=torch.int64), "floats or uint8"),
         ([1, 2], "tensor or a numpy array"),
         (torch.zeros(1, 1, SIZE, SIZE + 1), "one size"),
@@ -382,6 +385,12 @@ def test_unusable_pictures_are_refused(images, hint):
         pm.audit(images, pictures(4))
     with pytest.raises(pm.InputError, match=hint):
         pm.audit(pictures(4), pictures(4), images)
+
+
+def test_bright_pictures_pass_as_bytes_and_constant_ones_as_floats():
+    training = pictures(9) // 2 + 128
+    assert [one.verdict for one in pm.audit(training[:2], training)] == ["copy"] * 2
+    assert pm.audit(torch.zeros(1, 1, SIZE, SIZE), training, torch.ones(1, 1, SIZE, SIZE))[0].score == 0
 
 
 @pytest.mark.slow

@@ -407,6 +407,12 @@ def test_floats_become_float32(tmp_path: Path, dtype: str) -> None:
     assert_pixels(load_dataset(tmp_path / "a.npy"), values.astype(np.float32))
 
 
+def test_bright_images_pass_beside_dark_ones(tmp_path: Path) -> None:
+    values = np.linspace(1, -1, 4 * 4 * 4, dtype=np.float32).reshape(4, 4, 4)
+    np.save(tmp_path / "a.npy", values)
+    assert_pixels(load_dataset(tmp_path / "a.npy", limit=2), values[:2])
+
+
 @pytest.mark.parametrize(
     ("image_name", "label_name"),
     [
@@ -698,6 +704,7 @@ def test_parquet_labels_refused(tmp_path: Path, labels: Any, hint: str) -> None:
         ({"images": np.full((1, 2, 2), np.nan)}, "NaN"),
         ({"images": np.full((1, 2, 2), -np.inf)}, "NaN or infinite"),
         ({"images": GREY.astype(np.float32)}, "x / 127.5 - 1"),
+        ({"images": GREY / 255}, "where 0 is mid-grey: give 2 * x - 1"),
         ({"images": GREY, "labels": LABELS[:-1]}, "one label for each of 9 images"),
         ({"images": GREY, "labels": LABELS + 10**9}, "0..65535"),
         ({"pictures": GREY}, "holds pictures: name its image array one of images"),

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from patchmosaic.auditing.levels import check_alike, choose_window, grey_levels
+from patchmosaic.auditing.levels import check_alike, choose_window, given_levels
 from patchmosaic.auditing.search import Finding, Search
 from patchmosaic.auditing.verdict import Report, judge, score, threshold
 from patchmosaic.errors import InputError
@@ -32,7 +32,7 @@ def audit(
     are fragments. See docs/audit.md.
 
     Args:
-        images: (N, C, H, W), uint8 or floats in [-1, 1].
+        images: (N, C, H, W), uint8 or floats in [-1, 1], some below 0 unless all are equal.
         training_images: as many channels, the same size; two at least.
         held_out: real pictures that are not among the training images: the more of them share large parts with
             training images, the larger a part must be for a partial copy. Without them, 500 random training images
@@ -47,8 +47,8 @@ def audit(
         InputError: images that cannot be compared, told in one line.
     """
     check_seeds([seed])
-    training = grey_levels(training_images, "training images")
-    pictures = grey_levels(images, "images")
+    training = given_levels(training_images, "training images")
+    pictures = given_levels(images, "images")
     check_alike(pictures, training, "images")
     real, hidden = held_out_pictures(training, held_out, seed)
     search = Search(training, choose_window(training.shape[1:], window))
@@ -63,7 +63,7 @@ def held_out_pictures(
 ) -> tuple[UInt8[Tensor, "m c h w"], Int[Tensor, " m"]]:
     """Real pictures, and the index of the training image that each of them must not be compared with, or -1."""
     if held_out is not None:
-        real = grey_levels(held_out, "held-out pictures")
+        real = given_levels(held_out, "held-out pictures")
         check_alike(real, training, "held-out pictures")
         return real, torch.full((len(real),), -1)
     if len(training) < 2:

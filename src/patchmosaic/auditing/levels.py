@@ -5,7 +5,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from patchmosaic.data.pixels import as_bytes
+from patchmosaic.data.pixels import as_bytes, check_scale
 from patchmosaic.errors import InputError, check_count
 
 _BEYOND = 2.0  # networks overshoot [-1, 1]; pictures in 0..255 do so by far
@@ -36,6 +36,16 @@ def grey_levels(images: Tensor | np.ndarray, what: str) -> UInt8[Tensor, "n c h 
         low, high = (float(bound) for bound in images.aminmax())
         raise InputError(f"{what} must be scaled to [-1, 1], but span [{low:.4g}, {high:.4g}]")
     return as_bytes(images)
+
+
+def given_levels(images: Tensor | np.ndarray, what: str) -> UInt8[Tensor, "n c h w"]:
+    """:func:`grey_levels` of what a caller gives: InputError, too, for floats none of which lies below 0."""
+    levels = grey_levels(images, what)
+    floats = torch.as_tensor(images)
+    if floats.is_floating_point():
+        low, high = (float(bound) for bound in floats.detach().aminmax())
+        check_scale(low, high, what)
+    return levels
 
 
 def check_alike(images: Tensor, training: Tensor, what: str) -> None:

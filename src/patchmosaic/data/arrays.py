@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchmosaic.data.pixels import check_scale
 from patchmosaic.data.source import Block, Source, block_length, checked_labels
 from patchmosaic.errors import InputError, refusing
 
@@ -61,7 +62,7 @@ def array_source(
         name: short name.
         where: what error messages call it.
         images: (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3, read as (N, C, H, W) where both
-            fit; uint8 in 0..255 or float in [-1, 1].
+            fit; uint8 in 0..255 or float in [-1, 1], some below 0 unless all are equal.
         labels: integers (N,), or None.
         names: class names, or empty to number the classes.
 
@@ -91,8 +92,22 @@ def _channels_first(images: np.ndarray, where: str) -> np.ndarray:
 
 def _blocks(images: np.ndarray, where: str, rows: np.ndarray) -> Iterator[Block]:
     step = block_length(images[0].size)
+    if images.dtype != np.uint8:
+        _check_darkness(images, step, where)
     for start in range(0, len(rows), step):
         yield Block(_checked_pixels(images[rows[start : start + step]], where), where)
+
+
+def _check_darkness(images: np.ndarray, step: int, where: str) -> None:
+    """InputError for floats in [0, 1], of all images: the few asked for may well be bright."""
+    low, high = np.inf, -np.inf
+    for start in range(0, len(images), step):
+        block = images[start : start + step]
+        low = min(low, float(np.fmin.reduce(block, axis=None)))
+        high = max(high, float(np.fmax.reduce(block, axis=None)))
+        if low < 0 or high > 1:
+            return
+    check_scale(low, high, f"{where}: float images")
 
 
 def _checked_pixels(block: np.ndarray, where: str) -> Tensor:

@@ -84,8 +84,8 @@ def load_dataset(
               Ganguli, ICML 2025, arXiv 2412.20292);
             - a folder of image files, one subfolder per class or none;
             - a .parquet file in the Hub's layout; a .tar shard of WebDataset (image files, classes in .cls files); a
-              .npz or .npy file with uint8 images, or float images in [-1, 1]; an IDX file, plain or .gz, with its
-              labels file beside it;
+              .npz or .npy file with uint8 images, or float images in [-1, 1] (refused if none is below 0, as in
+              [0, 1]); an IDX file, plain or .gz, with its labels file beside it;
             - "hub:NAME": a data set of the Hub, through the optional `datasets` library; with `limit` alone, no more
               than the first images are downloaded.
         size: crop the centre square and resize it to size by size (bilinear, antialiased), 1 to 4096.

@@ -97,6 +97,15 @@ def resize(pixels: Tensor, size: int | None) -> Tensor:
     return resized if resized.dtype == torch.uint8 else resized.clamp_(-1, 1)
 
 
+def check_scale(low: float, high: float, what: str) -> None:
+    """InputError for floats from ``low`` to ``high`` if none lies below 0, as in [0, 1]; equal ones pass."""
+    if 0 <= low < high:
+        raise InputError(
+            f"{what} lie in [{low:.4g}, {high:.4g}], where 0 is mid-grey: "
+            "give 2 * x - 1 if 0 means black, or bytes, which leave no doubt"
+        )
+
+
 def as_floats(pixels: Tensor) -> Tensor:
     """Float32 in [-1, 1] from uint8; anything else as it is."""
     return pixels.float().div_(127.5).sub_(1) if pixels.dtype == torch.uint8 else pixels
