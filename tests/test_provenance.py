@@ -177,6 +177,14 @@ def test_equal_images_leave_a_mosaic_ambiguous():
         pm.mosaic(p, 1)
 
 
+def test_a_mosaic_needs_all_pixels():
+    images = training_images((1, 6, 6), 2, "floats")
+    found = pm.provenance(presets.boundary_broken(images, 3), images, 1.0, pixel=(4, 2))
+    assert found.pixel == (4, 2)
+    with pytest.raises(pm.InputError, match="call provenance without pixel"):
+        pm.mosaic(found)
+
+
 def test_belief_narrows_from_all_patches_to_one(digits):
     machine = presets.boundary_broken(digits.images[:200], 3)
     noise = pm.draw_noise(pm.generators([0, 1]), (1, 8, 8))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from patchmosaic.errors import check_count
+from patchmosaic.errors import InputError, check_count
 from patchmosaic.explain.provenance import Provenance
 
 
@@ -59,13 +59,15 @@ def mosaic(found: Provenance, i: int = 0) -> Mosaic:
         i: which of the pictures.
 
     Raises:
-        InputError: no such picture.
+        InputError: no such picture, or only one pixel of it was traced.
     """
     from scipy.ndimage import find_objects
     from skimage.measure import label
 
     count, _, height, width = found.image.shape
     check_count("the picture", i, 0, count - 1)
+    if found.pixel is not None:
+        raise InputError("a mosaic needs all pixels: call provenance without pixel")
     image, row, column, element = (part[i, 0] for part in (found.image, found.row, found.col, found.element))
     down, right = row - torch.arange(height)[:, None], column - torch.arange(width)
     if found.wraps:

@@ -46,6 +46,7 @@ class Provenance:
         by_image: float64 (n_train, n_test) weight of each training image, summed over the pixels of a picture, whose
             number is the sum: attribution scores in the shape that attribution libraries use.
         wraps: whether the machine's images wrap around, so that a source may lie beyond the border.
+        pixel: row and column of the only pixel that was traced; None: all were.
     """
 
     image: Int[Tensor, "b k h w"] = field(repr=False)
@@ -56,6 +57,7 @@ class Provenance:
     entropy: Float[Tensor, "b h w"] = field(repr=False)
     by_image: Float[Tensor, "n b"] = field(repr=False)
     wraps: bool = False
+    pixel: tuple[int, int] | None = None
 
     @property
     def covered(self) -> Float[Tensor, "b h w"]:
@@ -128,4 +130,5 @@ def provenance(
         entropy=traced.entropies,
         by_image=traced.by_image.T,
         wraps=machine.rules.wraps,
+        pixel=pixel,
     )

@@ -48,7 +48,7 @@ COLUMNS = (
     *("top", "bottom", "left", "right_edge"),
 )
 
-_NAMES = [part.name for part in fields(Provenance) if part.name != "wraps"]
+_NAMES = [part.name for part in fields(Provenance) if part.name not in ("wraps", "pixel")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,8 @@ class Run:
             found = provenance(self.subject.machine, x, alpha_bar, self.k, labels)
             write_tensors(path, _tensors(found))
         tensors, _ = read_tensors(path, _NAMES)
-        return Provenance(**{name: tensors[name] for name in _NAMES}, wraps=self.subject.machine.rules.wraps)
+        wraps = self.subject.machine.rules.wraps
+        return Provenance(**{name: tensors[name] for name in _NAMES}, wraps=wraps, pixel=None)
 
     def finish(self, explanation: Explanation) -> dict[str, Any]:
         """Write the results; returns the summary."""

@@ -244,6 +244,7 @@ def _at(found: Provenance, row: int, col: int) -> Provenance:
     here = (..., slice(row, row + 1), slice(col, col + 1))
     return replace(
         found,
+        pixel=(row, col),
         **{
             name: getattr(found, name)[here]
             for name in ("image", "row", "col", "element", "weight", "entropy")
