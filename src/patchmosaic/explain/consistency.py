@@ -31,7 +31,7 @@ def local_consistency(
     The reverse flow of a local machine ends in pictures for which they are equal (Kamb & Ganguli 2025, theorem 4.1).
 
     Args:
-        machine: what the patches are; a schedule of windows counts with its smallest.
+        machine: what the patches are; of a schedule of windows, that of its lowest noise level counts.
         images: finished pictures in [-1, 1].
         labels: (B,) classes, or one for all; None uses every training image.
         tolerance: the largest difference in any channel that counts as equal, in the units of pixels.

@@ -102,7 +102,7 @@ def provenance(
 
     Args:
         machine: decides what a pixel looks at and which patches may stand in for it; at alpha_bar = 1 a schedule of
-            windows gives its smallest.
+            windows gives that of its lowest noise level.
         x: pictures (B, C, H, W) at that noise level, float32 or float64, such as a step's ``state``; finished
             pictures in [-1, 1] at alpha_bar = 1.
         alpha_bar: signal share in [0, 1], one number or (B,); 1 is the limit of zero noise, where the nearest patches
