@@ -118,6 +118,20 @@ def test_top_images_are_those_of_most_pixels():
         found.top_images(6)
 
 
+@pytest.mark.parametrize(("group", "elements"), [("flip", 2), ("rotations", 4), ("d4", 8)])
+def test_elements_are_quarter_turns_and_then_a_mirroring(group, elements):
+    images = training_images((1, 6, 6), 3, "floats")
+    machine = presets.boundary_broken(images, 3, group=group)
+    for element in range(elements):
+        mirrored, turns = (element == 1, 0) if group == "flip" else divmod(element, 4)
+        turned = np.rot90(images[1, 0].numpy(), turns)
+        picture = torch.tensor((np.fliplr(turned) if mirrored else turned).copy())
+        found = pm.provenance(machine, picture[None, None], 1.0, k=1)
+        assert (found.image == 1).all()
+        assert (found.element == element).all()
+        assert torch.equal(found.row[0, 0] * 6 + found.col[0, 0], torch.arange(36).view(6, 6))
+
+
 def test_what_does_not_exist_is_named_so():
     """A corner pixel has one patch in each image."""
     machine = presets.boundary_broken(training_images((1, 5, 5), 2, "floats"), 3)

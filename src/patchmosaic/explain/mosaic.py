@@ -18,7 +18,7 @@ class Fragment:
         image: index of the training image.
         down: rows from a pixel to its source.
         right: columns from a pixel to its source.
-        element: of the machine's group, which acts on the image first.
+        element: of the machine's group, which acts on the image first; see :class:`Provenance`.
         size: number of pixels.
         box: first and last row, first and last column.
     """

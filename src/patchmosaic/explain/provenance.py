@@ -40,7 +40,9 @@ class Provenance:
         image: index of the training image, as given to the machine.
         row: of the pixel in that image, after the element of the group acts on it.
         col: likewise.
-        element: index of the element of the machine's group; 0 leaves the image as it is.
+        element: what acts on the image before row and column are counted; 0 leaves it as it is. Of group "flip", 1
+            mirrors it left to right; of "rotations", e is e quarter turns counter-clockwise; of "d4", e is e % 4
+            such turns, and from 4 on a mirroring after them.
         weight: float64 share of the pixel's belief, in [0, 1].
         entropy: float64 entropy of all of the pixel's belief, in nats.
         by_image: float64 (n_train, n_test) weight of each training image, summed over the pixels of a picture, whose
