@@ -63,6 +63,7 @@ def test_median_and_quartiles_are_over_trajectories():
     assert found.schedule == pm.LocalitySchedule([0.9, 0.5, 0.1], [3, 5, 7])
     assert found.quartiles == ((3, 3, 3), (7, 7, 7))
     assert found.cosine.tolist() == [0.25, 0.125, 0.375]
+    assert repr(found) == f"Calibration(alpha_bars=(0.9, 0.5, 0.1), candidates={WINDOWS})"
 
 
 def test_of_equal_windows_the_smallest_is_taken(digits):

@@ -6,7 +6,7 @@ and fig. 4b).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,7 @@ class Calibration:
 
     alpha_bars: tuple[float, ...]
     candidates: tuple[int, ...]
-    cosines: Float[Tensor, "steps count windows"]
+    cosines: Float[Tensor, "steps count windows"] = field(repr=False)
 
     @property
     def best(self) -> Int[Tensor, "steps count"]:
