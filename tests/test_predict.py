@@ -266,6 +266,19 @@ def test_the_command_can_be_resumed_to_the_same_bytes(tmp_path, monkeypatch, cap
     assert pm.presets.find_scales(scales) == pm.PredictedSchedule.load(scales)
 
 
+def test_the_command_holds_out_a_fifth_and_records_what_was_used(tmp_path):
+    options = ["--from-data", "--limit", "60", "--steps", "2", "--pixels", "100", "--max-window", "3"]
+    assert main(["calibrate", *options, "--out", str(tmp_path / "run")]) == 0
+    config = pm.records.read_json(tmp_path / "run" / "run.json")["config"]
+    assert (config["held_out"], config["pixels"]) == (12, 64)
+    assert pm.records.read_json(tmp_path / "run" / "bbels.json")["held_out"] == 12
+    levels = [pm.CosineSchedule().alpha_bar(t) for t in (0.5, 1.0)]
+    again = pm.predict_locality(
+        pm.load_dataset("digits", limit=60).pixels, seed=1000, alpha_bars=levels, pixels=64, max_window=3
+    )
+    assert torch.equal(pm.PredictedSchedule.load(tmp_path / "run" / "bbels.json").risk, again.risk)
+
+
 def test_the_command_takes_a_network(tmp_path):
     network = str(BUNDLED)
     options = ["--from-data", "--network", network, "--limit", "300", "--held-out", "30", "--steps", "5"]

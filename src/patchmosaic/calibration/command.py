@@ -104,8 +104,12 @@ def _add_what(command: argparse.ArgumentParser) -> None:
 def _add_from_data(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("without a network")
     group.add_argument("--from-data", action="store_true", help="predict the windows from held-out images")
-    group.add_argument("--held-out", type=int, metavar="N", help="images to measure on (default: 200)")
-    group.add_argument("--pixels", type=int, metavar="N", help="of each, at random (default: 8)")
+    group.add_argument(
+        "--held-out", type=int, metavar="N", help="images to measure on (default: a fifth, 200 at most)"
+    )
+    group.add_argument(
+        "--pixels", type=int, metavar="N", help="of each, at random (default: 8; all, if fewer)"
+    )
     group.add_argument("--by-class", action="store_true", help="denoise an image by those of its class alone")
     group.add_argument(
         "--max-window", type=int, metavar="P", help="the largest to try, such as a network's receptive field"
@@ -151,7 +155,7 @@ def _predict(args: argparse.Namespace) -> None:
     started = time.monotonic()
     windows = " ".join(map(str, run.measure().windows))
     print(f"{settings.machine}: {windows} (lowest noise first): {run.files.path / run.files.results[0]}")
-    print(f"{settings.held_out} held-out images in {time.monotonic() - started:.1f} s")
+    print(f"{run.held_out} held-out images in {time.monotonic() - started:.1f} s")
 
 
 def _calibrate(args: argparse.Namespace) -> None:

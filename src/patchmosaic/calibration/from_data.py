@@ -11,7 +11,6 @@ from torch import Tensor
 from patchmosaic import plots
 from patchmosaic.calibration.predict import (
     BATCH,
-    HELD_OUT,
     PIXELS,
     HeldOutRisk,
     PredictedSchedule,
@@ -42,7 +41,7 @@ class Settings(DataSettings):
     windows: tuple[int, ...] | None = None
     max_window: int | None = None
     by_class: bool = False
-    held_out: int = HELD_OUT
+    held_out: int | None = None
     pixels: int = PIXELS
     steps: int = 20
     rule: str | None = None
@@ -106,6 +105,7 @@ class Prediction:
             settings.seed,
             settings.pixels,
         )
+        self.held_out, self.pixels = self.plan.queries.positions.shape
         self.files = RunFolder(
             folder, "calibrate --from-data", self._record(), (f"{settings.machine}.json", *RESULTS)
         )
@@ -114,7 +114,7 @@ class Prediction:
         shape = list(self.data.pixels.shape)
         network = {} if self.network is None else {"fingerprint": self.network.fingerprint}
         return {
-            "config": asdict(self.settings),
+            "config": {**asdict(self.settings), "held_out": self.held_out, "pixels": self.pixels},
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "shape": shape},
             "network": network,
             "versions": versions(),
@@ -124,8 +124,8 @@ class Prediction:
         """Measure what was not measured yet, and write the results."""
         from tqdm import tqdm
 
-        batches = list(self.files.batches(self.settings.held_out, BATCH))
-        with tqdm(total=self.settings.held_out, unit="image", desc="held-out risk", disable=None) as bar:
+        batches = list(self.files.batches(self.held_out, BATCH))
+        with tqdm(total=self.held_out, unit="image", desc="held-out risk", disable=None) as bar:
             for path, rows in batches:
                 if not path.exists():
                     write_tensors(path, self._measure(rows))
@@ -150,7 +150,7 @@ class Prediction:
 
     def _write(self, schedule: PredictedSchedule) -> None:
         folder, data = self.files.path, self.data.name
-        origin = {"data": self.data.fingerprint, "held_out": self.settings.held_out}
+        origin = {"data": self.data.fingerprint, "held_out": self.held_out}
         write_json(folder / f"{self.settings.machine}.json", {**schedule.describe(), **origin})
         write_csv(folder / "risk.csv", COLUMNS, self._rows(schedule))
         title = f"{short(self.settings.machine)}, {len(self.plan.dictionary):,} images of {data}"

@@ -261,7 +261,7 @@ def predict_locality(
         rule: "gain", "argmin", "one-stderr" or "network", see :class:`PredictedSchedule`. By default "gain", or
             "network" if there is one.
         network: a trained network whose risk on the same pixels is to be measured too.
-        pixels: how many to draw of each held-out image.
+        pixels: how many to draw of each held-out image; all, if there are fewer.
         done: called with the number of held-out images just measured.
 
     Raises:
