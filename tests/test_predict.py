@@ -131,12 +131,39 @@ def test_a_network_is_measured_on_the_same_pixels(digits):
     held = digits.images[300:330], digits.labels[300:330]
     for given in (None, labels):
         machine = pm.presets.boundary_broken(images, 5, labels=given)
-        machine.classes = None if given is None else 10
         schedule = pm.predict_locality(
             images, given, held_out=held if given is not None else held[0], alpha_bars=LEVELS, network=machine
         )
         assert schedule.rule == "network"
         torch.testing.assert_close(schedule.network_risk, schedule.risk[:, 1], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_any_denoiser_is_given_the_labels(digits, by_class):
+    images, labels = digits.images[:60], digits.labels[:60] % 2
+    held, asked = torch.arange(10, 16), []
+
+    def function(x, alpha_bar, given):
+        asked.append(given)
+        return x
+
+    pm.predict_locality(
+        images,
+        labels if by_class else None,
+        alpha_bars=(0.5,),
+        held_out=(images[held], labels[held]) if by_class else images[held],
+        network=pm.FunctionDenoiser(function, "x0"),
+    )
+    assert [None if given is None else given.tolist() for given in asked] == [
+        labels[held].tolist() if by_class else None
+    ]
+
+
+def test_a_network_without_classes_is_given_no_labels(digits):
+    images, labels, network = digits.images[:60], digits.labels[:60] % 2, pm.load_network()
+    options = {"alpha_bars": (0.5,), "seed": 1, "network": network}
+    found = pm.predict_locality(images, labels, **options)
+    assert torch.equal(found.network_risk, pm.predict_locality(images, **options).network_risk)
 
 
 def test_levels_may_come_in_any_order():

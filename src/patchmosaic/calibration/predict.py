@@ -21,6 +21,7 @@ from patchmosaic.engines.rings import PixelQueries, ring_means
 from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.machine import DEFAULT_MEMORY_BUDGET, SYMMETRIES
+from patchmosaic.nets.network import Network
 from patchmosaic.records import read_json, write_json
 from patchmosaic.sampling import generators
 from patchmosaic.schedule import CosineSchedule
@@ -208,9 +209,13 @@ class HeldOutRisk:
 
     @torch.no_grad()
     def network_errors(self, network: Denoiser, rows: slice) -> Float[Tensor, "levels images"]:
-        """Mean squared errors of a network on the same pixels, float64; it is given classes if it has any."""
+        """Mean squared errors of a network on the same pixels, float64.
+
+        It is given the labels, if there are any; a :class:`Network` without classes is not.
+        """
         clean, eta, positions = (part[rows] for part in self.queries)
-        labels = self.labels[rows] if self.labels is not None and getattr(network, "classes", None) else None
+        takes_labels = not isinstance(network, Network) or network.classes is not None
+        labels = self.labels[rows] if self.labels is not None and takes_labels else None
         where = positions[:, None].expand(-1, clean.shape[1], -1)
         found = []
         for alpha_bar in self.alpha_bars:
@@ -260,7 +265,8 @@ def predict_locality(
         seed: of held-out images, pixels and noise.
         rule: "gain", "argmin", "one-stderr" or "network", see :class:`PredictedSchedule`. By default "gain", or
             "network" if there is one.
-        network: a trained network whose risk on the same pixels is to be measured too.
+        network: a trained network whose risk on the same pixels is to be measured too. It is given the labels, unless
+            it is a :class:`patchmosaic.Network` without classes.
         pixels: how many to draw of each held-out image; all, if there are fewer.
         done: called with the number of held-out images just measured.
 
