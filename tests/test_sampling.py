@@ -230,10 +230,18 @@ def from_seeds(machine, seeds, solver, labels=None, **options):
     return sample(machine, noise, 4, labels=labels, solver=solver, rngs=rngs, **options)
 
 
-@pytest.mark.parametrize("seeds", [[], [-1], [0, 1 << 32]], ids=str)
+@pytest.mark.parametrize("seeds", [[], [-1], [0, 1 << 32], np.empty(0, int), np.zeros((2, 2), int)], ids=str)
 def test_seeds_that_torch_would_not_tell_apart_are_refused(seeds):
     with pytest.raises(pm.InputError, match="seed"):
         generators(seeds)
+
+
+def test_any_sequence_of_seeds_will_do():
+    first = [rng.initial_seed() for rng in generators([0, 1, 2])]
+    for seeds in (range(3), np.arange(3), torch.arange(3)):
+        assert [rng.initial_seed() for rng in generators(seeds)] == first
+    with pytest.raises(pm.InputError, match="must be a sequence"):
+        generators(3)
 
 
 @every_solver

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -84,19 +85,23 @@ def _towards(x: Tensor, prediction: Tensor, alpha_bar: float, next_alpha_bar: fl
 SOLVERS = {"ddim": ddim_step, "heun": heun_step, "ddpm": ddpm_step}
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int] | np.ndarray | Tensor) -> None:
     """InputError unless there are seeds, each from 0 to 2^32 - 1: torch's generators ignore higher bits."""
-    if not seeds:
+    try:
+        count = len(seeds)
+    except TypeError:
+        raise InputError(f"seeds must be a sequence, such as [0, 1, 2], not {seeds!r}") from None
+    if count == 0:
         raise InputError("need at least one seed")
     for seed in seeds:
         check_count("a seed", seed, 0, (1 << 32) - 1)
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+def generators(seeds: Sequence[int] | np.ndarray | Tensor) -> list[torch.Generator]:
     """One random generator per sample, so that a seed gives the same sample in any batch.
 
     Raises:
-        InputError: unless there are seeds, each from 0 to 2^32 - 1.
+        InputError: unless this is a sequence of seeds, each from 0 to 2^32 - 1.
     """
     check_seeds(seeds)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
