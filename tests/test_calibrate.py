@@ -89,6 +89,7 @@ def test_windows_worth_trying(size, receptive_field, last):
         ({"windows": ()}, "one window"),
         ({"windows": (3, 6)}, "odd"),
         ({"steps": 0}, "steps"),
+        ({"schedule": "cosine"}, "CosineSchedule"),
     ],
 )
 def test_what_cannot_be_calibrated(digits, change, says):

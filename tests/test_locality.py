@@ -215,6 +215,11 @@ def test_bad_levels(alpha_bars, windows, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_is_no_schedule():
+    with pytest.raises(InputError, match="must be a noise schedule"):
+        LocalitySchedule.from_steps([3, 5], "cosine")
+
+
 @pytest.mark.parametrize("authors_index", [False, True])
 def test_an_empty_list(authors_index):
     with pytest.raises(InputError, match="one at least"):

@@ -151,6 +151,11 @@ REFUSED = {
 }
 
 
+def test_a_name_is_no_schedule():
+    with pytest.raises(pm.InputError, match="must be a noise schedule"):
+        Network(Spy(None), "cosine")
+
+
 @pytest.mark.parametrize("mistake", REFUSED)
 def test_what_a_network_refuses(mistake):
     classes, x, labels, hint = REFUSED[mistake]

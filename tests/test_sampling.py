@@ -382,6 +382,7 @@ def test_time_grid(start, first):
     ("options", "message"),
     [
         ({"solver": "euler"}, "solver must be one of ddim, heun, ddpm"),
+        ({"schedule": "cosine"}, r"such as pm.CosineSchedule\(\), not 'cosine'"),
         ({"start": "late"}, "start must be 'aligned' or 'authors'"),
         ({"solver": "ddpm"}, r"one generator per sample \(2\)"),
         ({"solver": "ddpm", "rngs": generators([1])}, r"one generator per sample \(2\)"),
@@ -397,3 +398,8 @@ def test_errors(options, message):
         sample(denoiser, unit_noise([1, 2]), **options)
     assert "\n" not in str(caught.value)
     assert denoiser.calls == []
+
+
+def test_a_flow_needs_a_schedule_itself():
+    with pytest.raises(InputError, match="must be a noise schedule"):
+        next(reverse_flow(Gaussian(), unit_noise([1]), (1.0, 0.5), CosineSchedule))

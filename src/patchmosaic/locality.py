@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patchmosaic.errors import InputError
 from patchmosaic.records import read_json, write_json
-from patchmosaic.schedule import Schedule
+from patchmosaic.schedule import Schedule, check_schedule
 
 
 class LocalitySchedule:
@@ -62,8 +62,9 @@ class LocalitySchedule:
                 authors' sampling loop does.
 
         Raises:
-            InputError: for windows that are not odd.
+            InputError: for windows that are not odd, or no noise schedule.
         """
+        check_schedule(schedule)
         first = 0 if authors_index else 1
         times = [(i + first) / len(windows) for i in range(len(windows))]
         return cls([schedule.alpha_bar(t) for t in times], windows)

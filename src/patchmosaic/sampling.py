@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchmosaic.denoiser import Denoiser
 from patchmosaic.errors import InputError, check_count
-from patchmosaic.schedule import CosineSchedule, Schedule
+from patchmosaic.schedule import CosineSchedule, Schedule, check_schedule
 
 Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
 Draw: TypeAlias = Callable[[], Tensor]
@@ -129,8 +129,9 @@ def time_grid(schedule: Schedule, steps: int, start: str = "aligned") -> tuple[f
             machine loop of the published code does.
 
     Raises:
-        InputError: for an unknown start, or too few steps or too many.
+        InputError: for an unknown start, no noise schedule, or too few steps or too many.
     """
+    check_schedule(schedule)
     if start not in ("aligned", "authors"):
         raise InputError(f"start must be 'aligned' or 'authors', not {start!r}")
     times = schedule.times(steps)
@@ -162,8 +163,9 @@ def reverse_flow(
         rngs: one generator per sample; needed by "ddpm".
 
     Raises:
-        InputError: for an unknown solver, missing generators, or what the denoiser refuses.
+        InputError: for an unknown solver, no noise schedule, missing generators, or what the denoiser refuses.
     """
+    check_schedule(schedule)
     if solver not in SOLVERS:
         raise InputError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
     if solver == "ddpm" and (rngs is None or len(rngs) != len(x)):
@@ -213,7 +215,8 @@ def sample(
         callback: called with each :class:`Step`.
 
     Raises:
-        InputError: for an unknown solver or start, steps < 1, missing generators, or what the denoiser refuses.
+        InputError: for an unknown solver or start, no noise schedule, steps < 1, missing generators, or what the
+            denoiser refuses.
     """
     schedule = schedule or CosineSchedule()
     times = time_grid(schedule, steps, start)

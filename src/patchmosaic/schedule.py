@@ -50,6 +50,12 @@ class Schedule(ABC):
         return tuple(i / steps for i in range(steps, 0, -1))
 
 
+def check_schedule(schedule: object) -> None:
+    """InputError for anything but a noise schedule."""
+    if not isinstance(schedule, Schedule):
+        raise InputError(f"schedule must be a noise schedule, such as pm.CosineSchedule(), not {schedule!r}")
+
+
 def _in_unit_interval(function, value, name):  # type: ignore[no-untyped-def]
     tensor = torch.as_tensor(value, dtype=torch.float64)
     if not bool(((tensor >= 0) & (tensor <= 1)).all()):

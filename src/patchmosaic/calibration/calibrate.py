@@ -16,7 +16,7 @@ from patchmosaic.denoiser import Denoiser, signal_and_noise
 from patchmosaic.errors import InputError
 from patchmosaic.locality import LocalitySchedule, check_window
 from patchmosaic.machine import ScoreMachine
-from patchmosaic.sampling import Step, reverse_flow
+from patchmosaic.sampling import Step, reverse_flow, time_grid
 from patchmosaic.schedule import CosineSchedule, Schedule
 
 _LARGEST = 31  # the largest window tried where a network does not know what it sees
@@ -93,7 +93,7 @@ def calibrate(
     candidates = sort_windows(windows)
     if not machines or len(noise) == 0:
         raise InputError("calibration needs one machine and one sample of noise at least")
-    times = schedule.times(steps)
+    times = time_grid(schedule, steps)
     flow = reverse_flow(network, noise, times, schedule, labels)
     found = [cosines(step, machines, candidates, labels) for step in flow]
     alpha_bars = tuple(schedule.alpha_bar(t) for t in reversed(times))

@@ -14,7 +14,7 @@ from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser, per_sampl
 from patchmosaic.errors import InputError, needed_by
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.records import read_json
-from patchmosaic.schedule import ArraySchedule, CosineSchedule, Schedule
+from patchmosaic.schedule import ArraySchedule, CosineSchedule, Schedule, check_schedule
 
 BUNDLED = Path(__file__).with_name("digits")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -38,7 +38,8 @@ class Network(Denoiser):
         classes: how many classes it can be asked for; None: unconditional.
 
     Raises:
-        InputError: where the model does not say how large its images are, or ``predicts`` something else.
+        InputError: where the model does not say how large its images are, or ``schedule`` or ``predicts`` is something
+            else.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Network(Denoiser):
     ):
         self.model = model.eval()
         self.schedule = schedule or CosineSchedule()
+        check_schedule(self.schedule)
         self.training_steps, self.folder, self.predicts = training_steps, folder, predicts
         self._denoiser = FunctionDenoiser(self._call, predicts)
         config: Any = model.config
