@@ -12,8 +12,8 @@ from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
 from patchmosaic.records import write_csv, write_json, write_tensors, write_text
 
 COLUMNS = (
-    *("picture", "verdict", "score", "fragments", "sources"),
-    *("row", "dy", "dx", "area", "top", "left", "bottom", "right"),
+    *("picture", "file", "verdict", "score", "fragments", "sources"),
+    *("row", "source_file", "dy", "dx", "area", "top", "left", "bottom", "right"),
 )
 
 
@@ -38,12 +38,13 @@ def summary(run: Run, reports: list[Report], limit: Threshold) -> dict[str, Any]
         "copy_from": COPY,
         "threshold": asdict(limit),
         "window": run.window,
-        "pictures": [_described(run, report) for report in reports],
+        "pictures": [_described(run, i, report) for i, report in enumerate(reports)],
     }
 
 
-def _described(run: Run, report: Report) -> dict[str, Any]:
+def _described(run: Run, i: int, report: Report) -> dict[str, Any]:
     return {
+        **_file("file", run.name_of(i)),
         "verdict": report.verdict,
         "score": report.score,
         "textured": report.textured,
@@ -52,6 +53,7 @@ def _described(run: Run, report: Report) -> dict[str, Any]:
         "fragments": [
             {
                 "row": int(run.data.indices[one.image]),
+                **_file("source_file", run.data.name_of(one.image)),
                 "offset": one.offset,
                 "area": one.area,
                 "box": one.box,
@@ -61,16 +63,21 @@ def _described(run: Run, report: Report) -> dict[str, Any]:
     }
 
 
+def _file(key: str, name: str) -> dict[str, str]:
+    return {key: name} if name else {}
+
+
 def _rows(run: Run, reports: list[Report]) -> Iterator[list[Any]]:
     """A line for each picture, with its largest fragment."""
     for i, report in enumerate(reports):
-        place: list[Any] = [""] * 8
+        place: list[Any] = [""] * 9
         if report.fragments:
             one = report.fragments[0]
-            place = [int(run.data.indices[one.image]), *one.offset, one.area, *one.box]
+            source = int(run.data.indices[one.image]), run.data.name_of(one.image)
+            place = [*source, *one.offset, one.area, *one.box]
         shares = [f"{share:.4f}" for share in report.shares.values()]
         counts = len(report.fragments), report.sources
-        yield [i, report.verdict, f"{report.score:.4f}", *counts, *place, *shares]
+        yield [i, run.name_of(i), report.verdict, f"{report.score:.4f}", *counts, *place, *shares]
 
 
 def said(found: dict[str, Any]) -> str:
