@@ -277,7 +277,7 @@ def test_rows_are_those_of_the_source(folder):
     assert found["pictures"][0]["fragments"][0]["row"] == row != 11
 
 
-def test_files_are_named(tmp_path):
+def test_files_are_named(tmp_path, capsys):
     """Of pictures and of their sources, whatever they are called."""
     odd = os.fsdecode(b"z\xfc.png")  # no UTF-8
     names = ["zoo/a b.png", "zoo/c.png", "Äpfel <i>/<b>.png", "Äpfel <i>/a b.png", f"Äpfel <i>/{odd}"]
@@ -294,6 +294,8 @@ def test_files_are_named(tmp_path):
         ("one", "drawn/Kopie von ü.png", some[:2]),
     ]:
         assert main(["audit", str(tmp_path / images), *data, "--out", str(tmp_path / out)]) == 0
+
+    assert "\n1 picture: 1 copy" in capsys.readouterr().out
 
     def lines(out):
         with open(tmp_path / out / "pictures.csv", encoding="utf-8") as file:
@@ -316,6 +318,10 @@ def test_files_are_named(tmp_path):
     assert page.count('image 3 <span class="file">Äpfel &lt;i&gt;/a b.png</span>') == 1
     assert page.count('<td>0 <span class="file">zoo/a b.png</span></td>') == 1
     assert "<b>" not in page
+    assert "<h1>What 3 pictures copy from train</h1>" in page
+    assert "<h1>What 1 picture copies from train</h1>" in (tmp_path / "one" / "report.html").read_text(
+        "utf-8"
+    )
     assert "<i>" not in page
 
 

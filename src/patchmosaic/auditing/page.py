@@ -9,6 +9,7 @@ from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.search import stride
 from patchmosaic.auditing.verdict import VERDICTS, Report
 from patchmosaic.html import document, named, pixels, row, settings, table
+from patchmosaic.options import counted
 
 _SHOWN = 60  # pictures of a verdict whose evidence is drawn
 _STYLE = """\
@@ -42,8 +43,9 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
     aside = (
         f" {limit['duplicates']} more were copies themselves and left aside." if limit["duplicates"] else ""
     )
+    copy = "copies" if len(run.pictures) == 1 else "copy"
     return (
-        f"<h1>What {len(run.pictures):,} pictures copy from {escape(run.data.name)}</h1>\n"
+        f"<h1>What {counted(len(run.pictures), 'picture')} {copy} from {escape(run.data.name)}</h1>\n"
         f'<div class="counts">{counts}</div>\n'
         f"<p>{which} textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "

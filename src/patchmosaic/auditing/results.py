@@ -9,6 +9,7 @@ from patchmosaic.auditing import page
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.settings import SAMPLES
 from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
+from patchmosaic.options import counted
 from patchmosaic.records import write_csv, write_json, write_tensors, write_text
 
 COLUMNS = (
@@ -85,7 +86,7 @@ def said(found: dict[str, Any]) -> str:
     total, limit = sum(found["verdicts"].values()), found["threshold"]
     counts = ", ".join(f"{found['verdicts'][verdict]} {verdict}" for verdict in VERDICTS)
     return (
-        f"{total} pictures: {counts}\n"
+        f"{counted(total, 'picture')}: {counts}\n"
         f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
         f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} of them)"
     )
