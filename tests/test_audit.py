@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -244,6 +246,7 @@ def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
     with open(folder / "out" / "pictures.csv") as file:
         lines = list(csv.DictReader(file))
     assert (lines[0]["verdict"], lines[0]["row"], lines[0]["dx"]) == ("copy", "30", "-1")
+    assert (lines[0]["file"], lines[0]["source_file"]) == ("000.png", "")
     assert lines[1]["row"] == ""
     found = json.loads((folder / "out" / "report.json").read_text())
     assert found["pictures"][0]["fragments"][0]["offset"] == [0, -1]
@@ -272,6 +275,54 @@ def test_rows_are_those_of_the_source(folder):
     found = json.loads((folder / "rows" / "report.json").read_text())
     row = int(pm.load_dataset(folder / "train.npy", limit=40, seed=3).indices[11])
     assert found["pictures"][0]["fragments"][0]["row"] == row != 11
+
+
+def test_files_are_named(tmp_path, capsys):
+    """Of pictures and of their sources, whatever they are called."""
+    odd = os.fsdecode(b"z\xfc.png")  # no UTF-8
+    names = ["zoo/a b.png", "zoo/c.png", "Äpfel <i>/<b>.png", "Äpfel <i>/a b.png", f"Äpfel <i>/{odd}"]
+    for name, picture in zip(names, pictures(5), strict=True):
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture[0].numpy()).save(tmp_path / "train" / name)
+    (tmp_path / "drawn").mkdir()
+    for name, source in zip(["<b>.png", "Kopie von ü.png", "last.png"], [3, 0, 4], strict=True):
+        shutil.copy(tmp_path / "train" / names[source], tmp_path / "drawn" / name)
+    some = ["--data", str(tmp_path / "train"), "--classes", "Äpfel <i>"]
+    for out, images, data in [
+        ("all", "drawn", some[:2]),
+        ("some", "drawn", some),
+        ("one", "drawn/Kopie von ü.png", some[:2]),
+    ]:
+        assert main(["audit", str(tmp_path / images), *data, "--out", str(tmp_path / out)]) == 0
+
+    assert "\n1 picture: 1 copy" in capsys.readouterr().out
+
+    def lines(out):
+        with open(tmp_path / out / "pictures.csv", encoding="utf-8") as file:
+            return [(line["file"], line["row"], line["source_file"]) for line in csv.DictReader(file)]
+
+    escaped = "Äpfel <i>/z\\udcfc.png"
+    first, second, last = [
+        ("<b>.png", "3", "Äpfel <i>/a b.png"),
+        ("Kopie von ü.png", "0", "zoo/a b.png"),
+        ("last.png", "4", escaped),
+    ]
+    assert lines("all") == [first, second, last]
+    assert lines("some") == [first, (second[0], "", ""), last]
+    assert lines("one") == [second]
+    found = json.loads((tmp_path / "all" / "report.json").read_text())["pictures"]
+    assert [one["file"] for one in found] == ["<b>.png", "Kopie von ü.png", "last.png"]
+    assert [one["fragments"][0]["source_file"] for one in found] == [names[3], names[0], names[4]]
+    page = (tmp_path / "all" / "report.html").read_text(encoding="utf-8")
+    assert page.count('picture 0 <span class="file">&lt;b&gt;.png</span>: 100%') == 1
+    assert page.count('image 3 <span class="file">Äpfel &lt;i&gt;/a b.png</span>') == 1
+    assert page.count('<td>0 <span class="file">zoo/a b.png</span></td>') == 1
+    assert "<b>" not in page
+    assert "<h1>What 3 pictures copy from train</h1>" in page
+    assert "<h1>What 1 picture copies from train</h1>" in (tmp_path / "one" / "report.html").read_text(
+        "utf-8"
+    )
+    assert "<i>" not in page
 
 
 def test_pictures_of_generate_are_taken_from_its_folder(tmp_path):

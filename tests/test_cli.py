@@ -52,6 +52,8 @@ def test_a_run_folder_holds_results_and_their_origin(tmp_path, digits):
     assert record["config"]["seeds"] == [0, 1, 2, 3, 4]
     assert record["versions"]["torch"] == torch.__version__
     assert record["locality"]["windows"] == list(pm.presets.rule_of_thumb(8).windows)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert sorted(metrics) == ["nearest_rmse", "nearest_rmse_median"], "the digits are no files"
     with Image.open(tmp_path / "run" / "grid.png") as picture:
         assert picture.width > 400
 

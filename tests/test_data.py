@@ -304,6 +304,37 @@ def test_folder_of_classes(tmp_path: Path) -> None:
     assert data.class_names == NAMES
 
 
+def test_names_are_paths_within_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "Bücher & <i>"
+    for name in ("grün/10 b.png", "grün/2.png", "Zoo/ü.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(GREY[0]))
+    data = load_dataset(folder)
+    assert data.names == ("Zoo/ü.png", "grün/10 b.png", "grün/2.png")
+    assert data.name_of(2) == "grün/2.png"
+    assert load_dataset(folder / "grün").names == ("10 b.png", "2.png")
+
+
+def test_names_do_not_enter_the_fingerprint(tmp_path: Path) -> None:
+    data = load_dataset(write_folder(tmp_path / "bugs", COLOUR))
+    np.save(tmp_path / "a.npy", COLOUR)
+    rows = load_dataset(tmp_path / "a.npy")
+    assert rows.names is None
+    assert rows.name_of(3) == ""
+    assert rows.fingerprint == data.fingerprint == replace(data, names=None).fingerprint
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 3, "limit": 1, "seed": 0}])
+def test_one_image_is_a_data_set(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a b.PNG").write_bytes(encoded(COLOUR[0]))
+    data, alone = load_dataset(folder, **options), load_dataset(folder / "a b.PNG", **options)
+    assert torch.equal(alone.pixels, data.pixels)
+    assert alone.names == data.names == ("a b.PNG",)
+    assert (alone.name, alone.labels, alone.indices.tolist()) == ("a b", None, [0])
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "tiff", "webp", "jpg", "jpeg", "PNG"])
 def test_kinds_of_image_file(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(tmp_path / f"a.{suffix}", lossless=True)
@@ -459,6 +490,18 @@ def test_labels_and_indices_survive_classes_limit_and_seed(tmp_path: Path) -> No
     assert set(fewer.indices.tolist()) < set(data.indices.tolist())
 
 
+def test_names_survive_classes_limit_and_seed(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bugs", np.arange(9, dtype=np.uint8).repeat(4).reshape(9, 2, 2), LABELS)
+    data = load_dataset(folder, classes=["ant", "cow"], limit=4, seed=5)
+    assert data.labels is not None
+    held = [
+        f"{NAMES[label]}/{level}.png"
+        for label, level in zip(data.labels, data.pixels[:, 0, 0, 0], strict=True)
+    ]
+    assert data.names == tuple(held)
+    assert data.indices.tolist() != [0, 1, 2, 6], "the first ones prove little"
+
+
 @pytest.mark.parametrize("classes", ["bee", 1, [1], ("bee",), np.array([1]), ["bee", 1]])
 def test_ways_to_name_a_class(tmp_path: Path, classes: Any) -> None:
     data = load_dataset(hub_parquet(tmp_path / "a.parquet"), classes=classes)
@@ -608,7 +651,8 @@ def test_classes_without_labels_refused() -> None:
     ("name", "content", "hint"),
     [
         ("a.txt", b"text", ".parquet, .npz, .npy, .tar or .idx"),
-        ("a.png", b"text", "give a folder of images"),
+        ("a.txt", b"text", "give an image, a folder of images"),
+        ("a.png", b"text", "is in no known image format"),
         ("a.parquet", b"text", "download or write it again"),
         ("a.parquet", b"", "download or write it again"),
         ("a.npz", b"text", "numpy.savez"),

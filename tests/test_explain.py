@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from html import escape
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import patchmosaic as pm
 from mistakes import assert_one_clear_line
 from patchmosaic.cli import main
 from patchmosaic.explanation.pictures import source_map, used
+from patchmosaic.viz import to_pil
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +207,31 @@ def test_other_training_images_are_refused(tmp_path, capsys):
     np.save(tmp_path / "data.npy", pixels)
     assert main(["explain", str(tmp_path / "run")]) == 1
     assert "no longer holds the images" in capsys.readouterr().err
+
+
+def test_source_files_are_named(tmp_path):
+    data = pm.load_dataset("digits", limit=12)
+    for i, picture in enumerate(data.images):
+        path = tmp_path / "digits" / f"Nº {int(data.labels[i])}" / f"<b> {i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil(picture).save(path)
+    some = ["--data", str(tmp_path / "digits"), "--channels", "1", "--classes", "Nº 1,Nº 3"]
+    drawn = [*some, "--machine", "is", "--count", "2", "--steps", "3", "--out", str(tmp_path / "run")]
+    assert main(["generate", *drawn]) == 0
+    named = json.loads((tmp_path / "run" / "metrics.json").read_text())["nearest_file"]
+    rows = load_file(tmp_path / "run" / "samples.safetensors")["nearest"]
+    assert named == [pm.load_dataset(tmp_path / "digits").names[row] for row in rows]
+    assert main(["explain", str(tmp_path / "run"), "--sample", "1"]) == 0
+    out = tmp_path / "run" / "explain-1"
+    with (out / "fragments.csv").open(encoding="utf-8") as file:
+        found = [(line["training_image"], line["source_file"]) for line in csv.DictReader(file)]
+    assert found == [(str(int(rows[1])), named[1])]
+    assert (
+        json.loads((out / "summary.json").read_text())["is"]["largest_source"][0]["source_file"] == named[1]
+    )
+    page = (out / "explain.html").read_text(encoding="utf-8")
+    assert page.count(f'{rows[1]} <span class="file">{escape(named[1])}</span>') == 2
+    assert "<b>" not in page
 
 
 def test_what_was_used_is_lit():

@@ -41,8 +41,10 @@ def test_images_and_classes_come_in_order(tmp_path, pixels):
     assert torch.equal(data.pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert data.labels.tolist() == [0, 2, 4]
     assert data.name == "part"
+    assert data.names == ("train/0000", "train/0001", "train/0002")
     some = pm.load_dataset(tmp_path / "part.tar", classes=[2, 4], limit=1)
     assert torch.equal(some.pixels, data.pixels[1:2])
+    assert some.names == ("train/0001",)
 
 
 def test_names_share_up_to_their_first_dot(tmp_path, pixels):
@@ -55,6 +57,7 @@ def test_names_share_up_to_their_first_dot(tmp_path, pixels):
     data = pm.load_dataset(shard(tmp_path / "part.tar", files))
     assert torch.equal(data.pixels, torch.from_numpy(pixels[:2]).permute(0, 3, 1, 2))
     assert data.labels is None
+    assert data.names == ("a", "b")
 
 
 @pytest.mark.parametrize(

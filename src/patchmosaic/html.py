@@ -31,6 +31,10 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2em
 dt { color: #62626a; } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 560px) { table { font-size: .78rem; } th, td { padding: .3em; } }
 """
+_FILES = """\
+.file { color: #62626a; white-space: pre-wrap; overflow-wrap: break-word; }
+td .file { display: inline-block; max-width: 24em; vertical-align: top; text-align: left; }
+"""
 
 
 def document(title: str, style: str, body: str) -> str:
@@ -41,6 +45,7 @@ def document(title: str, style: str, body: str) -> str:
         style: CSS that is added to what all pages share.
         body: HTML.
     """
+    style += _FILES if 'class="file"' in body else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -79,6 +84,11 @@ def listed(value: Any) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def named(number: int | str, name: str) -> str:
+    """The number of an image and the name of its file, of any length, if there is one."""
+    return f'{number} <span class="file">{escape(name)}</span>' if name else str(number)
 
 
 def pixels(image: Float[Tensor, "c h w"], alt: str) -> str:

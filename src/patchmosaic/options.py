@@ -65,7 +65,7 @@ def add_data_options(command: argparse.ArgumentParser, source: str | None = "dig
         "--data",
         default=source,
         metavar="SOURCE",
-        help="digits, two-tone, a .parquet/.tar/.npz/.npy/IDX file, a folder of images, or hub:NAME "
+        help="digits, two-tone, a .parquet/.tar/.npz/.npy/IDX file, an image or a folder of them, or hub:NAME "
         f"(default: {source or 'what the network was trained on'})",
     )
     data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")

@@ -36,8 +36,8 @@ def write(path: str | Path, save: Callable[[Path], object]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8."""
-    write(path, lambda temporary: temporary.write_bytes(text.encode()))
+    """Write text as UTF-8; what names of files hold beside it is escaped."""
+    write(path, lambda temporary: temporary.write_bytes(text.encode(errors="backslashreplace")))
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:

@@ -27,7 +27,8 @@ training images, and what is found is measured pixel by pixel.
   mosaic        nothing larger is copied than real pictures have in common
 
 The output folder holds report.html (everything in one page, with the evidence drawn), pictures.csv (a line for each
-picture), report.json (every copied part), and run.json (settings, fingerprints, versions)."""
+picture), report.json (every copied part), and run.json (settings, fingerprints, versions). Pictures and training
+images that are files are named by their path in their folder."""
 
 _EXAMPLES = """\
 examples:
@@ -35,6 +36,8 @@ examples:
       pictures that patchmosaic generate drew
   patchmosaic audit my-pipeline/ --data photos/ --size 32 --count 200
       a UNet2DModel, or a pipeline with one, saved by diffusers, or a network of patchmosaic train: it draws first
+  patchmosaic audit one.jpg --data photos/ --size 32
+      where does this picture come from?
   patchmosaic audit drawn/ --data photos/ --size 32 --held-out other-photos/
       a folder of pictures; real pictures that were not trained on tell what is chance
 

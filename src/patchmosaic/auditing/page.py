@@ -3,11 +3,13 @@
 from html import escape
 from typing import Any
 
+from patchmosaic.auditing.fragments import Fragment
 from patchmosaic.auditing.pictures import panels
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.search import stride
 from patchmosaic.auditing.verdict import VERDICTS, Report
-from patchmosaic.html import document, pixels, row, settings, table
+from patchmosaic.html import document, named, pixels, row, settings, table
+from patchmosaic.options import counted
 
 _SHOWN = 60  # pictures of a verdict whose evidence is drawn
 _STYLE = """\
@@ -41,8 +43,9 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
     aside = (
         f" {limit['duplicates']} more were copies themselves and left aside." if limit["duplicates"] else ""
     )
+    copy = "copies" if len(run.pictures) == 1 else "copy"
     return (
-        f"<h1>What {len(run.pictures):,} pictures copy from {escape(run.data.name)}</h1>\n"
+        f"<h1>What {counted(len(run.pictures), 'picture')} {copy} from {escape(run.data.name)}</h1>\n"
         f'<div class="counts">{counts}</div>\n'
         f"<p>{which} textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "
@@ -76,10 +79,14 @@ def _figure(run: Run, i: int, one: Report) -> str:
     dy, dx = largest.offset
     moved = f" at offset ({dy:+d}, {dx:+d})" if (dy, dx) != (0, 0) else ""
     return (
-        f'<figure><div class="three">{images}</div><figcaption>picture {i}: {one.score:.0%} from image {source}{moved}'
-        f"<br><span>{largest.area} pixels; in all {_number(len(one.fragments), 'fragment')} of "
-        f"{_number(one.sources, 'image')}</span></figcaption></figure>"
+        f'<figure><div class="three">{images}</div><figcaption>picture {named(i, run.name_of(i))}: '
+        f"{one.score:.0%} from image {_source(run, largest)}{moved}<br><span>{largest.area} pixels; in all "
+        f"{_number(len(one.fragments), 'fragment')} of {_number(one.sources, 'image')}</span></figcaption></figure>"
     )
+
+
+def _source(run: Run, one: Fragment) -> str:
+    return named(int(run.data.indices[one.image]), run.data.name_of(one.image))
 
 
 def _number(count: int, what: str) -> str:
@@ -108,9 +115,11 @@ def _every(run: Run, reports: list[Report]) -> str:
     lines = []
     for i, one in enumerate(reports):
         largest = one.fragments[0] if one.fragments else None
-        source = "" if largest is None else str(int(run.data.indices[largest.image]))
+        source = "" if largest is None else _source(run, largest)
         area = "" if largest is None else str(largest.area)
-        lines.append(row(str(i), one.verdict, f"{one.score:.3f}", area, source, str(one.sources)))
+        lines.append(
+            row(named(i, run.name_of(i)), one.verdict, f"{one.score:.3f}", area, source, str(one.sources))
+        )
     heads = ("picture", "verdict", "score", "largest", "from image", "sources")
     return (
         '<h2>Every picture</h2>\n<p class="faint">pictures.csv holds more columns, report.json every fragment.</p>\n'

@@ -9,11 +9,12 @@ from patchmosaic.auditing import page
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.settings import SAMPLES
 from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
+from patchmosaic.options import counted
 from patchmosaic.records import write_csv, write_json, write_tensors, write_text
 
 COLUMNS = (
-    *("picture", "verdict", "score", "fragments", "sources"),
-    *("row", "dy", "dx", "area", "top", "left", "bottom", "right"),
+    *("picture", "file", "verdict", "score", "fragments", "sources"),
+    *("row", "source_file", "dy", "dx", "area", "top", "left", "bottom", "right"),
 )
 
 
@@ -38,12 +39,13 @@ def summary(run: Run, reports: list[Report], limit: Threshold) -> dict[str, Any]
         "copy_from": COPY,
         "threshold": asdict(limit),
         "window": run.window,
-        "pictures": [_described(run, report) for report in reports],
+        "pictures": [_described(run, i, report) for i, report in enumerate(reports)],
     }
 
 
-def _described(run: Run, report: Report) -> dict[str, Any]:
+def _described(run: Run, i: int, report: Report) -> dict[str, Any]:
     return {
+        **_file("file", run.name_of(i)),
         "verdict": report.verdict,
         "score": report.score,
         "textured": report.textured,
@@ -52,6 +54,7 @@ def _described(run: Run, report: Report) -> dict[str, Any]:
         "fragments": [
             {
                 "row": int(run.data.indices[one.image]),
+                **_file("source_file", run.data.name_of(one.image)),
                 "offset": one.offset,
                 "area": one.area,
                 "box": one.box,
@@ -61,16 +64,21 @@ def _described(run: Run, report: Report) -> dict[str, Any]:
     }
 
 
+def _file(key: str, name: str) -> dict[str, str]:
+    return {key: name} if name else {}
+
+
 def _rows(run: Run, reports: list[Report]) -> Iterator[list[Any]]:
     """A line for each picture, with its largest fragment."""
     for i, report in enumerate(reports):
-        place: list[Any] = [""] * 8
+        place: list[Any] = [""] * 9
         if report.fragments:
             one = report.fragments[0]
-            place = [int(run.data.indices[one.image]), *one.offset, one.area, *one.box]
+            source = int(run.data.indices[one.image]), run.data.name_of(one.image)
+            place = [*source, *one.offset, one.area, *one.box]
         shares = [f"{share:.4f}" for share in report.shares.values()]
         counts = len(report.fragments), report.sources
-        yield [i, report.verdict, f"{report.score:.4f}", *counts, *place, *shares]
+        yield [i, run.name_of(i), report.verdict, f"{report.score:.4f}", *counts, *place, *shares]
 
 
 def said(found: dict[str, Any]) -> str:
@@ -78,7 +86,7 @@ def said(found: dict[str, Any]) -> str:
     total, limit = sum(found["verdicts"].values()), found["threshold"]
     counts = ", ".join(f"{found['verdicts'][verdict]} {verdict}" for verdict in VERDICTS)
     return (
-        f"{total} pictures: {counts}\n"
+        f"{counted(total, 'picture')}: {counts}\n"
         f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
         f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} of them)"
     )

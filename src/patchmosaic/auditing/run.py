@@ -65,7 +65,16 @@ class Run:
     @cached_property
     def pictures(self) -> Tensor:
         """What is audited, as bytes (N, C, H, W); a network draws what it has not drawn yet."""
-        return self.settings.pictures() if self.drawing is None else self.drawing.draw(self.files)
+        return self._given[0] if self.drawing is None else self.drawing.draw(self.files)
+
+    def name_of(self, picture: int) -> str:
+        """The name of picture number ``picture``; empty where pictures are no files."""
+        names = self._given[1] if self.drawing is None else None
+        return "" if names is None else names[picture]
+
+    @cached_property
+    def _given(self) -> tuple[Tensor, tuple[str, ...] | None]:
+        return self.settings.pictures()
 
     def _record(self) -> dict[str, Any]:
         sets = {"held_out": self.real}

@@ -41,19 +41,19 @@ class Settings(DataSettings):
         folder = Path(self.images).expanduser()
         return load_network(folder, device) if holds_network(folder) else None
 
-    def pictures(self) -> Tensor:
-        """The pictures to be audited, as bytes (N, C, H, W)."""
+    def pictures(self) -> tuple[Tensor, tuple[str, ...] | None]:
+        """The pictures to be audited, as bytes (N, C, H, W), and their names, where they are files."""
         return self._read(self.images)
 
     def real(self) -> Tensor | None:
         """Held-out pictures, if given."""
         if self.held_out is None:
             return None
-        found = self._read(self.held_out)
+        found, _ = self._read(self.held_out)
         some = torch.randperm(len(found), generator=torch.Generator().manual_seed(self.seed))
         return found[some[: self.held_out_count].sort().values]
 
-    def _read(self, source: str) -> Tensor:
+    def _read(self, source: str) -> tuple[Tensor, tuple[str, ...] | None]:
         """A data set, or what ``patchmosaic generate`` wrote: its run folder or the file in it."""
         path = Path(source).expanduser()
         if (path / RECORD).is_file():
@@ -64,9 +64,9 @@ class Settings(DataSettings):
                 )
             path = path / SAMPLES
         if path.suffix != ".safetensors":
-            found = load_dataset(source, size=self.size, channels=self.channels, split=self.split).pixels
-            return grey_levels(found, f"the pictures of {source}")
+            found = load_dataset(source, size=self.size, channels=self.channels, split=self.split)
+            return grey_levels(found.pixels, f"the pictures of {source}"), found.names
         if not path.is_file():
             raise InputError(f"{str(path)!r} is no file: give the path of a file or folder")
         tensors, _ = read_tensors(path, ["images"])
-        return grey_levels(tensors["images"], f"the pictures of {source}")
+        return grey_levels(tensors["images"], f"the pictures of {source}"), None

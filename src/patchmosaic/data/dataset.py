@@ -33,6 +33,8 @@ class Dataset:
         class_names: name of each label value; empty without labels.
         indices: int64 (N,), row of each image in the original source.
         name: short name, such as "digits" or "mnist-train".
+        names: of each image: its path in its folder, with forward slashes, or its key in a shard of WebDataset;
+            None for sources that have row numbers only.
     """
 
     pixels: Tensor = field(repr=False)
@@ -40,6 +42,7 @@ class Dataset:
     class_names: tuple[str, ...]
     indices: Tensor = field(repr=False)
     name: str
+    names: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -48,6 +51,10 @@ class Dataset:
     def images(self) -> Tensor:
         """Float32 (N, C, H, W) in [-1, 1]; computed at each access if the pixels are uint8."""
         return as_floats(self.pixels)
+
+    def name_of(self, image: int) -> str:
+        """The name of image number ``image``; empty where images have none."""
+        return "" if self.names is None else self.names[image]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,7 +89,9 @@ def load_dataset(
             - "digits": scikit-learn's 8x8 grey digits, levels v = 0..16 as v / 8 - 1;
             - "two-tone": one black and one white image, 16x16 or of the given size (figure 3 of Kamb &
               Ganguli, ICML 2025, arXiv 2412.20292);
-            - a folder of image files, one subfolder per class or none;
+            - a folder of image files, one subfolder per class or none: in order of name, "10.png" before "2.png" and
+              "Z.png" before "a.png", class after class; folders within subfolders are not searched;
+            - one image file;
             - a .parquet file in the Hub's layout; a .tar shard of WebDataset (image files, classes in .cls files); a
               .npz or .npy file with uint8 images, or float images in [-1, 1] (refused if none is below 0, as in
               [0, 1]); an IDX file, plain or .gz, with its labels file beside it;
@@ -111,6 +120,7 @@ def load_dataset(
         class_names=opened.class_names,
         indices=torch.from_numpy(rows),
         name=opened.name,
+        names=None if opened.name_of is None else tuple(map(opened.name_of, rows.tolist())),
     )
 
 

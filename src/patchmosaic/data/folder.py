@@ -15,6 +15,11 @@ from patchmosaic.errors import InputError, refusing
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
+def image_source(path: Path) -> Source:
+    """One image file, named by itself."""
+    return Source(path.stem, str(path), 1, partial(_blocks, [path]), name_of=partial(_name, [path], 1))
+
+
 def folder_source(folder: Path) -> Source:
     """Image files in order of name; each subfolder with images is a class, in order of name.
 
@@ -33,7 +38,9 @@ def folder_source(folder: Path) -> Source:
         )
     name = folder.resolve().name
     if loose:
-        return Source(name, str(folder), len(loose), partial(_blocks, loose))
+        return Source(
+            name, str(folder), len(loose), partial(_blocks, loose), name_of=partial(_name, loose, 1)
+        )
     if not classes:
         known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise InputError(
@@ -42,7 +49,9 @@ def folder_source(folder: Path) -> Source:
     paths = [path for files in classes.values() for path in files]
     numbers = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
     labels, names = checked_labels(numbers, len(paths), tuple(classes), str(folder))
-    return Source(name, str(folder), len(paths), partial(_blocks, paths), labels, names)
+    return Source(
+        name, str(folder), len(paths), partial(_blocks, paths), labels, names, partial(_name, paths, 2)
+    )
 
 
 def _visible(path: Path) -> bool:
@@ -55,6 +64,10 @@ def _image_files(folder: Path) -> list[Path]:
         for entry in folder.iterdir()
         if entry.suffix.lower() in IMAGE_SUFFIXES and _visible(entry) and entry.is_file()
     )
+
+
+def _name(paths: Sequence[Path], depth: int, row: int) -> str:
+    return "/".join(paths[row].parts[-depth:])
 
 
 def _blocks(paths: Sequence[Path], rows: np.ndarray) -> Iterator[Block]:

@@ -39,6 +39,7 @@ class Source:
         read: given ascending row numbers, yields those images in order, block by block.
         labels: int64 (N,), values in 0..len(class_names)-1, or None.
         class_names: one name for each label value; empty without labels.
+        name_of: given a row number, the name of that image; None where rows have no names.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     read: Callable[[np.ndarray], Iterator[Block]]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    name_of: Callable[[int], str] | None = None
 
 
 def checked_labels(

@@ -20,6 +20,7 @@ CLASS = ".cls"  # a file with the number of the class
 
 @dataclass
 class _Sample:
+    key: str
     image: tarfile.TarInfo | None = None
     label: int | None = None
 
@@ -36,15 +37,15 @@ def webdataset_source(path: Path) -> Source:
         known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise InputError(f"{path} holds no images: give a .tar with {known} files")
     members = [sample.image for sample in samples if sample.image is not None]
-    read = partial(_blocks, path, members)
+    read, name_of = partial(_blocks, path, members), partial(_name, samples)
     labelled = [sample.label for sample in samples if sample.label is not None]
     if not labelled:
-        return Source(path.stem, str(path), len(samples), read)
+        return Source(path.stem, str(path), len(samples), read, name_of=name_of)
     if len(labelled) < len(samples):
         missing = len(samples) - len(labelled)
         raise InputError(f"{path}: {missing} of {len(samples)} images have no class: add their {CLASS} files")
     labels, names = checked_labels(labelled, len(samples), (), str(path))
-    return Source(path.stem, str(path), len(samples), read, labels, names)
+    return Source(path.stem, str(path), len(samples), read, labels, names, name_of)
 
 
 def _samples(path: Path) -> list[_Sample]:
@@ -55,13 +56,18 @@ def _samples(path: Path) -> list[_Sample]:
             key, _, ending = name.partition(".")
             if not member.isfile() or not key:
                 continue
-            sample = found.setdefault(f"{folder}/{key}", _Sample())
+            key = f"{folder}/{key}"
+            sample = found.setdefault(key, _Sample(key))
             suffix = f".{ending.lower()}"
             if suffix == CLASS:
                 sample.label = int(_content(shard, member))
             elif suffix.endswith(IMAGE_SUFFIXES):
                 sample.image = sample.image or member
     return [sample for sample in found.values() if sample.image is not None]
+
+
+def _name(samples: Sequence[_Sample], row: int) -> str:
+    return samples[row].key.removeprefix("/")
 
 
 def _content(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

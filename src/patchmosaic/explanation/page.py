@@ -3,7 +3,7 @@
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from patchmosaic.html import document, row, settings, table, uri
+from patchmosaic.html import document, named, row, settings, table, uri
 from patchmosaic.presets import short
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ _CONSISTENCY = (
 def _headline(run: "Run", summary: dict[str, Any]) -> str:
     lines = []
     for name, found in summary.items():
-        largest = found["largest_source"]
-        source = f", {largest[0]['pixels']} of them from no. {largest[0]['image']:,}" if largest else ""
+        source = ""
+        for largest in found["largest_source"]:
+            number = named(f"{largest['image']:,}", largest.get("source_file", ""))
+            source = f", {largest['pixels']} of them from no. {number}"
         lines.append(
             f"<p><strong>{escape(short(name))}</strong>: {found['pixels']} pixels, {found['fragments']} fragments from "
             f"{found['sources']} training images of {escape(run.subject.data.name)}{source}; "
@@ -73,7 +75,7 @@ def _fragments(run: "Run", explanation: "Explanation") -> str:
     for name, found in explanation.mosaics.items():
         lines = [
             row(
-                f"{int(data.indices[part.image]):,}",
+                named(f"{int(data.indices[part.image]):,}", data.name_of(part.image)),
                 "" if data.labels is None else escape(data.class_names[int(data.labels[part.image])]),
                 str(part.size),
                 f"{part.down:+d}, {part.right:+d}",

@@ -44,7 +44,7 @@ RESULTS = (
     "summary.json",
 )
 COLUMNS = (
-    *("picture", "fragment", "pixels", "training_image", "class", "down", "right", "element"),
+    *("picture", "fragment", "pixels", "training_image", "source_file", "class", "down", "right", "element"),
     *("top", "bottom", "left", "right_edge"),
 )
 
@@ -184,13 +184,17 @@ class Run:
 
     def _summary_of(self, explanation: Explanation, name: str) -> dict[str, Any]:
         found, consistency = explanation.mosaics[name], explanation.consistency[name]
-        pixels = found.number.numel()
+        pixels, data = found.number.numel(), self.subject.data
         return {
             "fragments": len(found.fragments),
             "sources": len(found.sources()),
             "largest_fragment": found.fragments[0].size if found.fragments else 0,
             "largest_source": [
-                {"image": int(self.subject.data.indices[image]), "pixels": size}
+                {
+                    "image": int(data.indices[image]),
+                    **({"source_file": data.name_of(image)} if data.names else {}),
+                    "pixels": size,
+                }
                 for image, size in found.sources()[:1]
             ],
             "ambiguous_share": int((found.number < 0).sum()) / pixels,
@@ -203,8 +207,8 @@ class Run:
         for name, found in explanation.mosaics.items():
             for n, part in enumerate(found.fragments):
                 kind = "" if data.labels is None else data.class_names[int(data.labels[part.image])]
-                source = (int(data.indices[part.image]), kind, part.down, part.right, part.element)
-                yield (name, n, part.size, *source, *part.box)
+                source = (int(data.indices[part.image]), data.name_of(part.image), kind)
+                yield (name, n, part.size, *source, part.down, part.right, part.element, *part.box)
 
 
 def _tensors(found: Provenance) -> dict[str, Tensor]:

@@ -27,7 +27,8 @@ Draw pictures from noise with a score machine:
   bbels  boundary-broken els: zeros outside the image tell pixels near the border where they are
 
 The output folder holds grid.png (each sample beside its nearest training image), samples.safetensors,
-metrics.json, and run.json (settings, seeds, the data's fingerprint, versions)."""
+metrics.json (how far it is from that, and its file if it is one), and run.json (settings, seeds, the data's
+fingerprint, versions)."""
 
 _EXAMPLES = """\
 examples:

@@ -155,10 +155,10 @@ class Run:
         if labels is not None:
             tensors["labels"] = labels
         self._draw(images, found, tensors["nearest"], rmse, labels)
-        write_json(
-            self.folder / "metrics.json",
-            {"nearest_rmse": rmse.tolist(), "nearest_rmse_median": float(rmse.median())},
-        )
+        metrics: dict[str, Any] = {"nearest_rmse": rmse.tolist(), "nearest_rmse_median": float(rmse.median())}
+        if self.data.names is not None:
+            metrics["nearest_file"] = [self.data.names[image] for image in nearest.tolist()]
+        write_json(self.folder / "metrics.json", metrics)
         write_tensors(self.folder / "samples.safetensors", tensors)
         self.files.close()
 
