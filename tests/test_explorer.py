@@ -89,6 +89,10 @@ def pixels(address):
     return np.asarray(Image.open(io.BytesIO(bytes_of(address))).convert("RGB"))
 
 
+def told_command(client, query):
+    return json.loads(client.open(f"/api/command?{query}")[2])["command"]
+
+
 def drawn(image):
     return np.asarray(to_pil(image))
 
@@ -208,7 +212,7 @@ def test_a_flow_may_begin_with_a_picture(client, data):
     clean = picture.float() / 127.5 - 1
     expected = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * noise[0]
     assert np.array_equal(pixels(found["states"][0]), drawn(expected))
-    assert "start=" in found["command"]
+    assert "start=" in told_command(client, f"start={answer['start']}")
     assert client.refusal(f"/api/run?steps=2&level=0.3&start={answer['start']}")[1].startswith(
         "2 steps have none"
     )
@@ -245,11 +249,15 @@ def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatc
     assert status == 200
     assert "patchmosaic-els-3.png" in headers["Content-Disposition"]
     Image.open(io.BytesIO(content)).verify()
-    command = shlex.split(client.result(f"/api/run?{query}")["command"])
+    command = shlex.split(told_command(client, query))
     monkeypatch.chdir(tmp_path)
     assert command[0] == "patchmosaic"
     assert main([*command[1:], "--limit", str(LIMIT)]) == 0
     assert (tmp_path / "view.png").read_bytes() == content
+
+
+def test_the_command_of_an_untouched_page_is_short(client):
+    assert told_command(client, "") == "patchmosaic explore --save view.png"
 
 
 def test_only_classes_with_images_are_offered(data):

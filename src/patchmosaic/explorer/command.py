@@ -161,4 +161,5 @@ def _command(args: argparse.Namespace, view: Any) -> str:
                 f"--{name.replace('_', '-')}",
                 ",".join(value) if isinstance(value, tuple) else str(value),
             ]
-    return shlex.join([*words, "--view", view.query(), "--save", "view.png"])
+    query = view.query()
+    return shlex.join([*words, *(["--view", query] if query else []), "--save", "view.png"])
