@@ -28,6 +28,7 @@ from patchmosaic.cli import main
 from patchmosaic.explorer import uploads, work
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.messages import bytes_of, setup
+from patchmosaic.explorer.picture import _boxes
 from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
@@ -192,8 +193,26 @@ def test_a_pixel_is_told_its_sources(client, data, machine):
     best = first["sources"][0]
     centre = pixels(best["patch"])[2, 2]
     assert np.array_equal(centre, pixels(best["picture"])[best["row"], best["col"]])
+    if machine == "els":
+        around = np.take(np.take(drawn(flow.states[3][0]), range(-2, 3), 0), range(4, 9), 1, mode="wrap")
+        assert np.array_equal(pixels(first["seen"]), around), "it goes on at the other side"
+    else:
+        assert first["seen"] is None
     if machine == "bbels":
         assert (pixels(best["patch"])[0] == 128).all(), "a row that lies above the picture is grey"
+
+
+@pytest.mark.parametrize(
+    ("box", "shown"),
+    [
+        ([1, 1, 5, 5], {(1, 1, 5, 5)}),
+        ([-2, 4, 5, 5], {(-2, 4, 5, 5), (6, 4, 5, 5), (-2, -4, 5, 5), (6, -4, 5, 5)}),
+        ([-4, 3, 9, 9], {(0, 0, 8, 8)}),
+    ],
+)
+def test_a_wrapped_window_is_outlined_on_both_sides(studio, box, shown):
+    assert {tuple(one) for one in _boxes(box, studio, True)} == shown
+    assert _boxes(box, studio, False) == [box]
 
 
 def test_the_ideal_machine_ends_with_one_training_image(client):

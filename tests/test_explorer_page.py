@@ -147,6 +147,24 @@ def test_the_ideal_machine_lets_one_training_image_win(page, address):
         assert sources(page)[0][0] == best[0][0], "the same image for every pixel"
 
 
+@pytest.mark.parametrize(
+    ("query", "outlines", "beyond"),
+    [
+        ("machine=els", 4, "none"),
+        ("machine=ls&padding=circular", 4, "none"),
+        ("machine=bbels", 1, ""),
+        ("machine=es", 1, "none"),
+    ],
+)
+def test_a_wrapped_window_goes_on_at_the_other_side(page, address, query, outlines, beyond):
+    visit(page, address, f"{query}&seed=3&row=0&col=0&locality=5")
+    page.wait_for_selector("#belief-first .source")
+    assert page.locator("#panel-state .within rect").count() == outlines
+    assert page.eval_on_selector("#panel-state .beyond", "rect => rect.style.display") == beyond
+    across = float(page.get_attribute("#first-sees image", "width"))
+    assert across == (5 if outlines == 4 else 8), "the window with what is beyond, or the whole picture"
+
+
 def test_a_link_brings_back_the_same_view(page, address):
     visit(page, address)
     choose(page, "ls")
