@@ -644,11 +644,19 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
     assert err == ""
 
 
+@pytest.mark.parametrize("link", ["http://127.0.0.1:8017/", "http://127.0.0.1:8017/?tab=draw#top"])
+def test_a_link_of_the_page_is_a_view(tmp_path, link):
+    command = ["explore", "--limit", "20", "--save", str(tmp_path / "view.png")]
+    assert main([*command, "--view", link]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--view", "machine=x"], "machine must be one of"),
         (["--view", "label=x"], "label must be a number"),
+        (["--view", "sed=3"], "does not know 'sed': it may hold machine,"),
+        (["--view", "http://127.0.0.1:8017/?seed=3&colour"], "does not know 'colour'"),
         (["--network", "nowhere"], "holds no network"),
         (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--view", "http://127.0.0.1:8017/?machine=x"], "machine must be one of"),
