@@ -33,7 +33,8 @@ from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 from patchmosaic.metrics import measure
-from patchmosaic.nets.network import BUNDLED
+from patchmosaic.nets.network import BUNDLED, Network
+from patchmosaic.nets.resnet import ResNet
 from patchmosaic.viz import to_pil
 
 LIMIT = 120
@@ -219,6 +220,13 @@ def test_the_ideal_machine_ends_with_one_training_image(client):
     found = client.result("/api/pixel?machine=is&seed=1&row=4&col=4")
     assert found["first"]["sources"][0]["weight"] > 0.999
     assert found["first"]["box"] == [0, 0, 8, 8]
+
+
+def test_another_machine_stands_beside_the_ideal_one(client, data):
+    assert client.result("/api/pixel?machine=is&row=4&col=4")["second"]["machine"] == "bbELS"
+    assert client.result("/api/pixel?machine=is&second=is&row=4&col=4")["second"]["machine"] == "IS"
+    assert client.result("/api/pixel?machine=els&row=4&col=4")["second"]["machine"] == "IS"
+    assert Studio(data, Network(ResNet(8, 1, 4, 1, "circular"))).beside("is") == "els"
 
 
 def test_a_flow_may_begin_with_a_picture(client, data):

@@ -165,6 +165,20 @@ def test_a_wrapped_window_goes_on_at_the_other_side(page, address, query, outlin
     assert across == (5 if outlines == 4 else 8), "the window with what is beyond, or the whole picture"
 
 
+def test_another_machine_stands_beside_the_ideal_one(page, address):
+    visit(page, address, "row=4&col=4")
+    assert page.input_value("#second") == "is"
+    choose(page, "is")
+    assert page.input_value("#second") == "bbels"
+    page.select_option("#second", "els")
+    until(page, "location.search.includes('second=els')")
+    page.select_option("#second", "bbels")
+    until(page, "!location.search.includes('second')")
+    choose(page, "ls")
+    assert page.input_value("#second") == "is"
+    idle(page)
+
+
 def test_a_link_brings_back_the_same_view(page, address):
     visit(page, address)
     choose(page, "ls")

@@ -44,6 +44,7 @@ def setup(studio: Studio) -> Json:
                 "long": presets.LONG_NAMES[name],
                 "local": name in presets.LOCAL_MACHINES,
                 "padding": name == "ls",
+                "beside": studio.beside(name),
             }
             for name in presets.MACHINES
         ],

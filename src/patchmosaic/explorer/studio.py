@@ -18,6 +18,7 @@ from patchmosaic.explorer.view import View
 from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import default_machines
 from patchmosaic.sampling import draw_noise, generators, time_grid
 from patchmosaic.schedule import CosineSchedule, Schedule
 
@@ -207,7 +208,14 @@ class Studio:
 
     def second(self, view: View) -> View:
         """The view with the machine that stands beside it, which is not told what to see."""
-        return replace(view, machine=view.second, locality="auto", padding="zeros")
+        machine = view.second or self.beside(view.machine)
+        return replace(view, machine=machine, locality="auto", padding="zeros")
+
+    def beside(self, machine: str) -> str:
+        """The machine that stands beside one where none is chosen."""
+        if machine != "is":
+            return "is"
+        return View.machine if self.network is None else default_machines(self.network)[-1]
 
     def dial(self, view: View) -> Iterator[Dialled]:
         """The same noise for growing windows, and at last for the whole image; flows are yet to be taken."""

@@ -37,9 +37,9 @@ function explore(setup) {
   $("about").textContent = `${name}: ${plural(count, "training image")}, ${width} × ${height}, ${kind}`;
   document.title = `${name} – patchmosaic explorer`;
   if (!known(view.tab)) view.tab = defaults.tab;
-  $("second").value = view.second;
   $("second").addEventListener("change", () => {
-    view.second = $("second").value;
+    const { value } = $("second");
+    view.second = value === machineOf(setup, view)?.beside ? defaults.second : value;
     remember();
     patchesSoon();
   });
