@@ -191,11 +191,6 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} is not available here; use --device cpu") from None
 
 
-def counted(count: int, one: str, several: str = "") -> str:
-    """1 picture, 2 pictures."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
-
-
 def integers(text: str) -> tuple[int, ...]:
     """A type of argument: 0,1,2."""
     try:

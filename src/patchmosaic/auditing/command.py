@@ -11,11 +11,11 @@ from patchmosaic.options import (
     add_labels_option,
     add_output_options,
     check_device,
-    counted,
     describe,
     given,
     output_folder,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Tell which generated pictures are copies, partial copies or mosaics of the training images: windows of every picture

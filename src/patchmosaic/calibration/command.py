@@ -14,13 +14,13 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    counted,
     describe,
     given,
     integers,
     names,
     output_folder,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Find how far a trained network looks: the window P, noise level by noise level, in which a score machine's noise

@@ -11,12 +11,12 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    counted,
     describe,
     integers,
     output_folder,
     settings,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Draw pictures from noise with a score machine:
