@@ -20,6 +20,7 @@ from mistakes import assert_one_clear_line
 from patchmosaic import records
 from patchmosaic.cli import main
 from patchmosaic.machine import ScoreMachine
+from patchmosaic.reproduction.rows import ROWS
 
 SMALL = ["--limit", "40", "--steps", "5", "--count", "5", "--batch", "2"]
 RESULTS = ["grid.png", "metrics.json", "run.json", "samples.safetensors"]
@@ -110,7 +111,18 @@ def test_what_has_not_begun_is_not_to_be_resumed(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("patchmosaic.generation.run.Config.load", stop)
     assert generate(tmp_path / "run") == 130
-    assert "--resume" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "\npatchmosaic: stopped before anything was kept\n"
+    assert generate(tmp_path / "run", "--resume") == 130
+    assert "--resume goes on from here" in capsys.readouterr().err, "another call has kept it"
+
+
+def test_reproduce_goes_on_by_itself(tmp_path, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchmosaic.reproduction.command._run", stop)
+    assert main(["reproduce", next(iter(ROWS)), "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\npatchmosaic: stopped; the same command goes on from here\n"
 
 
 def interrupt_after(monkeypatch, calls):
@@ -351,4 +363,4 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr("patchmosaic.cli.import_module", interrupted)
     assert main(["generate"]) == 130
-    assert capsys.readouterr().err == "\npatchmosaic: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "\npatchmosaic: stopped before anything was kept\n"
