@@ -107,10 +107,13 @@ def add_network_option(group: Any) -> None:
     )
 
 
-def add_labels_option(group: Any, default: str) -> None:
+def add_labels_option(group: Any, default: str, remark: str = "") -> None:
     """Which classes; ``default`` says in words what happens without."""
     group.add_argument(
-        "--labels", type=integers, metavar="A,B", help=f"classes to draw, in turn (default: {default})"
+        "--labels",
+        type=integers,
+        metavar="A,B",
+        help=f"classes to draw, by number, in turn (default: {default}){remark}",
     )
 
 

@@ -67,7 +67,10 @@ def add_options(command: Parser) -> None:
         help=f"how many real pictures (default: {HELD_OUT})",
     )
     rules.add_argument(
-        "--window", type=int, metavar="P", help="side of the smallest copied part, odd (default: 7)"
+        "--window",
+        type=int,
+        metavar="P",
+        help="side of the smallest copied part, odd (default: 7; 5 in pictures smaller than 12 pixels, 3 smaller than 8)",
     )
     rules.add_argument(
         "--seed",
