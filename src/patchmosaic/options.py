@@ -68,7 +68,13 @@ def add_data_options(command: argparse.ArgumentParser, source: str | None = "dig
         help="digits, two-tone, a .parquet/.tar/.npz/.npy/IDX file, a folder of images, or hub:NAME "
         f"(default: {source or 'what the network was trained on'})",
     )
-    data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
+    data.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="crop the centre square and resize it to PIXELS x PIXELS, antialiased (transparency is dropped in any "
+        "case: the colour of a pixel counts)",
+    )
     data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
     data.add_argument(
         "--classes", type=names, metavar="A,B", help="use only these classes, by name or number"
