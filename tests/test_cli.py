@@ -253,6 +253,14 @@ def test_mistakes_take_one_clear_line(tmp_path, capsys, mistake):
     assert_one_clear_line(tmp_path, capsys, [*command, *arguments.format(tmp_path).split()], hint)
 
 
+def test_an_unknown_label_is_told_with_the_names_of_the_classes(tmp_path, capsys):
+    for i, name in enumerate(("cat", "dog")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 200 * i, np.uint8)).save(tmp_path / "in" / name / "0.png")
+    command = ["generate", "--data", str(tmp_path / "in"), "--out", str(tmp_path / "run"), "--labels"]
+    assert_one_clear_line(tmp_path, capsys, [*command, "2"], "label 2; there are 0 'cat', 1 'dog'")
+
+
 def test_other_settings_do_not_replace_a_run(tmp_path, capsys):
     assert generate(tmp_path / "run") == 0
     before = contents(tmp_path / "run")

@@ -70,7 +70,7 @@ def add_options(command: Parser) -> None:
         "--window",
         type=int,
         metavar="P",
-        help="side of the smallest copied part, odd (default: 7; 5 in pictures smaller than 12 pixels, 3 smaller than 8)",
+        help="side of the smallest copied part, odd (default: 7; 5 for pictures below 12 pixels, 3 below 8)",
     )
     rules.add_argument(
         "--seed",
