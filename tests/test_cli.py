@@ -17,7 +17,7 @@ from PIL import Image
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic import records
+from patchmosaic import plots, records, viz
 from patchmosaic.cli import main
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.reproduction.rows import ROWS
@@ -259,6 +259,15 @@ def test_an_unknown_label_is_told_with_the_names_of_the_classes(tmp_path, capsys
         Image.fromarray(np.full((8, 8), 200 * i, np.uint8)).save(tmp_path / "in" / name / "0.png")
     command = ["generate", "--data", str(tmp_path / "in"), "--out", str(tmp_path / "run"), "--labels"]
     assert_one_clear_line(tmp_path, capsys, [*command, "2"], "label 2; there are 0 'cat', 1 'dog'")
+
+
+def test_letters_of_names_are_drawn_and_those_that_cannot_be_are_nothing_to_warn_of(tmp_path):
+    image = torch.zeros(1, 1, 8, 8)
+    one, other = (np.asarray(viz.pairs(image, image, [[name]], "", "")) for name in "ÄÖ")
+    assert not np.array_equal(one, other)
+    page, panels = plots.figure(1, 1, 2, 2)
+    panels[0, 0].set_title("日本")
+    plots.save(page, tmp_path / "page.png")
 
 
 def test_other_settings_do_not_replace_a_run(tmp_path, capsys):

@@ -63,7 +63,7 @@ def export(studio: Studio, view: View, flow: Flow) -> bytes:
         parse_math=False,
     )
     content = io.BytesIO()
-    page.savefig(content, dpi=110)
+    plots.render(page, content)
     return content.getvalue()
 
 
