@@ -8,6 +8,7 @@ from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.search import stride
 from patchmosaic.auditing.verdict import VERDICTS, Report
 from patchmosaic.html import document, pixels, row, settings, table
+from patchmosaic.words import counted
 
 _SHOWN = 60  # pictures of a verdict whose evidence is drawn
 _STYLE = """\
@@ -42,7 +43,7 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
         f" {limit['duplicates']} more were copies themselves and left aside." if limit["duplicates"] else ""
     )
     return (
-        f"<h1>What {len(run.pictures):,} pictures copy from {escape(run.data.name)}</h1>\n"
+        f"<h1>What {_copy(len(run.pictures))} from {escape(run.data.name)}</h1>\n"
         f'<div class="counts">{counts}</div>\n'
         f"<p>{which} textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "
@@ -77,13 +78,13 @@ def _figure(run: Run, i: int, one: Report) -> str:
     moved = f" at offset ({dy:+d}, {dx:+d})" if (dy, dx) != (0, 0) else ""
     return (
         f'<figure><div class="three">{images}</div><figcaption>picture {i}: {one.score:.0%} from image {source}{moved}'
-        f"<br><span>{largest.area} pixels; in all {_number(len(one.fragments), 'fragment')} of "
-        f"{_number(one.sources, 'image')}</span></figcaption></figure>"
+        f"<br><span>{counted(largest.area, 'pixel')}; in all {counted(len(one.fragments), 'fragment')} of "
+        f"{counted(one.sources, 'image')}</span></figcaption></figure>"
     )
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+def _copy(pictures: int) -> str:
+    return f"{counted(pictures, 'picture')} {'copies' if pictures == 1 else 'copy'}"
 
 
 def _sizes(reports: list[Report]) -> str:
@@ -121,7 +122,7 @@ def _every(run: Run, reports: list[Report]) -> str:
 def _settings(run: Run) -> str:
     record = run.files.record
     prints = (
-        (f"{name}'s SHA-256", record[name]["fingerprint"])
+        (f"SHA-256 of {name.replace('_', ' ')}", record[name]["fingerprint"])
         for name in ("data", "pictures", "network", "held_out")
         if name in record
     )
