@@ -46,14 +46,15 @@ def digits():
 @pytest.fixture(scope="module")
 def serve():
     """Serves studios of the explorer on free ports until the module's tests are over."""
-    from patchmosaic.explorer.command import _listen
+    from patchmosaic.cli import build_parser
+    from patchmosaic.explorer.command import _command, _listen
     from patchmosaic.explorer.server import build_app, make_server
 
-    running = []
+    running, given = [], build_parser().parse_args(["explore"])
 
     def start(studio):
         listening = _listen("127.0.0.1", 0)
-        app = build_app(studio, lambda view: f"patchmosaic explore --view '{view.query()}' --save view.png")
+        app = build_app(studio, lambda view: _command(given, view))
         server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -254,6 +254,7 @@ def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
     page = (folder / "out" / "report.html").read_text()
     assert page.count("data:image/png") == 3
     assert "every other textured 7 × 7 window" in page
+    assert "SHA-256 of pictures" in page
     assert "http" not in page
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["data"]["fingerprint"] == pm.load_dataset(folder / "train.npy").fingerprint

@@ -17,9 +17,10 @@ from PIL import Image
 
 import patchmosaic as pm
 from mistakes import assert_one_clear_line
-from patchmosaic import records
+from patchmosaic import plots, records, viz
 from patchmosaic.cli import main
 from patchmosaic.machine import ScoreMachine
+from patchmosaic.reproduction.rows import ROWS
 
 SMALL = ["--limit", "40", "--steps", "5", "--count", "5", "--batch", "2"]
 RESULTS = ["grid.png", "metrics.json", "run.json", "samples.safetensors"]
@@ -112,7 +113,18 @@ def test_what_has_not_begun_is_not_to_be_resumed(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("patchmosaic.generation.run.Config.load", stop)
     assert generate(tmp_path / "run") == 130
-    assert "--resume" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "\npatchmosaic: stopped before anything was kept\n"
+    assert generate(tmp_path / "run", "--resume") == 130
+    assert "--resume goes on from here" in capsys.readouterr().err, "another call has kept it"
+
+
+def test_reproduce_goes_on_by_itself(tmp_path, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchmosaic.reproduction.command._run", stop)
+    assert main(["reproduce", next(iter(ROWS)), "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\npatchmosaic: stopped; the same command goes on from here\n"
 
 
 def interrupt_after(monkeypatch, calls):
@@ -243,6 +255,23 @@ def test_mistakes_take_one_clear_line(tmp_path, capsys, mistake):
     assert_one_clear_line(tmp_path, capsys, [*command, *arguments.format(tmp_path).split()], hint)
 
 
+def test_an_unknown_label_is_told_with_the_names_of_the_classes(tmp_path, capsys):
+    for i, name in enumerate(("cat", "dog")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 200 * i, np.uint8)).save(tmp_path / "in" / name / "0.png")
+    command = ["generate", "--data", str(tmp_path / "in"), "--out", str(tmp_path / "run"), "--labels"]
+    assert_one_clear_line(tmp_path, capsys, [*command, "2"], "label 2; there are 0 'cat', 1 'dog'")
+
+
+def test_letters_of_names_are_drawn_and_those_that_cannot_be_are_nothing_to_warn_of(tmp_path):
+    image = torch.zeros(1, 1, 8, 8)
+    one, other = (np.asarray(viz.pairs(image, image, [[name]], "", "")) for name in "ÄÖ")
+    assert not np.array_equal(one, other)
+    page, panels = plots.figure(1, 1, 2, 2)
+    panels[0, 0].set_title("日本")
+    plots.save(page, tmp_path / "page.png")
+
+
 def test_other_settings_do_not_replace_a_run(tmp_path, capsys):
     assert generate(tmp_path / "run") == 0
     before = contents(tmp_path / "run")
@@ -353,4 +382,4 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr("patchmosaic.cli.import_module", interrupted)
     assert main(["generate"]) == 130
-    assert capsys.readouterr().err == "\npatchmosaic: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "\npatchmosaic: stopped before anything was kept\n"

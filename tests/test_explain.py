@@ -91,6 +91,8 @@ def test_a_comparison_explains_the_network_too(runs, tmp_path, machine):
     if machine == "is":
         assert summary["is"]["sources"] == summary["is"]["fragments"] == 1
         assert summary["is"]["largest_fragment"] == 64
+        page = (out / "explain.html").read_text()
+        assert "64 pixels, 1 fragment from 1 training image of" in page
 
 
 def test_an_interrupted_explanation_ends_in_the_same_bytes(runs, tmp_path, monkeypatch):

@@ -28,11 +28,13 @@ from patchmosaic.cli import main
 from patchmosaic.explorer import uploads, work
 from patchmosaic.explorer.flow import Flow
 from patchmosaic.explorer.messages import bytes_of, setup
+from patchmosaic.explorer.picture import _boxes
 from patchmosaic.explorer.server import _Api, reproduced
 from patchmosaic.explorer.studio import Studio
 from patchmosaic.explorer.view import View
 from patchmosaic.metrics import measure
-from patchmosaic.nets.network import BUNDLED
+from patchmosaic.nets.network import BUNDLED, Network
+from patchmosaic.nets.resnet import ResNet
 from patchmosaic.viz import to_pil
 
 LIMIT = 120
@@ -87,6 +89,10 @@ def client(studio, serve):
 def pixels(address):
     """(H, W, 3) of a data address."""
     return np.asarray(Image.open(io.BytesIO(bytes_of(address))).convert("RGB"))
+
+
+def told_command(client, query):
+    return json.loads(client.open(f"/api/command?{query}")[2])["command"]
 
 
 def drawn(image):
@@ -188,14 +194,39 @@ def test_a_pixel_is_told_its_sources(client, data, machine):
     best = first["sources"][0]
     centre = pixels(best["patch"])[2, 2]
     assert np.array_equal(centre, pixels(best["picture"])[best["row"], best["col"]])
+    if machine == "els":
+        around = np.take(np.take(drawn(flow.states[3][0]), range(-2, 3), 0), range(4, 9), 1, mode="wrap")
+        assert np.array_equal(pixels(first["seen"]), around), "it goes on at the other side"
+    else:
+        assert first["seen"] is None
     if machine == "bbels":
         assert (pixels(best["patch"])[0] == 128).all(), "a row that lies above the picture is grey"
+
+
+@pytest.mark.parametrize(
+    ("box", "shown"),
+    [
+        ([1, 1, 5, 5], {(1, 1, 5, 5)}),
+        ([-2, 4, 5, 5], {(-2, 4, 5, 5), (6, 4, 5, 5), (-2, -4, 5, 5), (6, -4, 5, 5)}),
+        ([-4, 3, 9, 9], {(0, 0, 8, 8)}),
+    ],
+)
+def test_a_wrapped_window_is_outlined_on_both_sides(studio, box, shown):
+    assert {tuple(one) for one in _boxes(box, studio, True)} == shown
+    assert _boxes(box, studio, False) == [box]
 
 
 def test_the_ideal_machine_ends_with_one_training_image(client):
     found = client.result("/api/pixel?machine=is&seed=1&row=4&col=4")
     assert found["first"]["sources"][0]["weight"] > 0.999
     assert found["first"]["box"] == [0, 0, 8, 8]
+
+
+def test_another_machine_stands_beside_the_ideal_one(client, data):
+    assert client.result("/api/pixel?machine=is&row=4&col=4")["second"]["machine"] == "bbELS"
+    assert client.result("/api/pixel?machine=is&second=is&row=4&col=4")["second"]["machine"] == "IS"
+    assert client.result("/api/pixel?machine=els&row=4&col=4")["second"]["machine"] == "IS"
+    assert Studio(data, Network(ResNet(8, 1, 4, 1, "circular"))).beside("is") == "els"
 
 
 def test_a_flow_may_begin_with_a_picture(client, data):
@@ -208,10 +239,13 @@ def test_a_flow_may_begin_with_a_picture(client, data):
     clean = picture.float() / 127.5 - 1
     expected = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * noise[0]
     assert np.array_equal(pixels(found["states"][0]), drawn(expected))
-    assert "start=" in found["command"]
-    assert client.refusal(f"/api/run?steps=2&level=0.3&start={answer['start']}")[1].startswith(
-        "2 steps have none"
-    )
+    assert "start=" in told_command(client, f"start={answer['start']}")
+    for steps, told in (
+        ("2", "with 2 steps none"),
+        ("1", "with 1 step none is at or below t = 0.30: take more"),
+    ):
+        few = f"steps={steps}&level=0.3&start={answer['start']}"
+        assert client.refusal(f"/api/run?{few}")[1].startswith(told)
 
 
 def test_the_dial_goes_from_patches_to_a_copy(client):
@@ -236,7 +270,7 @@ def test_the_network_gets_the_same_noise(client, studio):
     predicted = pm.sample(studio.machine(View(locality="5")), noise, 8).images.clamp(-1, 1)
     assert found["r"] == pytest.approx(float(measure(reference, predicted)["r"]), abs=1e-6)
     assert np.array_equal(pixels(found["picture"]), drawn(reference[0]))
-    assert "choose all classes" in client.refusal("/api/network?label=3")[1]
+    assert "choose all classes under Class" in client.refusal("/api/network?label=3")[1]
 
 
 def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatch):
@@ -245,11 +279,15 @@ def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatc
     assert status == 200
     assert "patchmosaic-els-3.png" in headers["Content-Disposition"]
     Image.open(io.BytesIO(content)).verify()
-    command = shlex.split(client.result(f"/api/run?{query}")["command"])
+    command = shlex.split(told_command(client, query))
     monkeypatch.chdir(tmp_path)
     assert command[0] == "patchmosaic"
     assert main([*command[1:], "--limit", str(LIMIT)]) == 0
     assert (tmp_path / "view.png").read_bytes() == content
+
+
+def test_the_command_of_an_untouched_page_is_short(client):
+    assert told_command(client, "") == "patchmosaic explore --save view.png"
 
 
 def test_only_classes_with_images_are_offered(data):
@@ -617,11 +655,19 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
     assert err == ""
 
 
+@pytest.mark.parametrize("link", ["http://127.0.0.1:8017/", "http://127.0.0.1:8017/?tab=draw#top"])
+def test_a_link_of_the_page_is_a_view(tmp_path, link):
+    command = ["explore", "--limit", "20", "--save", str(tmp_path / "view.png")]
+    assert main([*command, "--view", link]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--view", "machine=x"], "machine must be one of"),
         (["--view", "label=x"], "label must be a number"),
+        (["--view", "sed=3"], "does not know 'sed': it may hold machine,"),
+        (["--view", "http://127.0.0.1:8017/?seed=3&colour"], "does not know 'colour'"),
         (["--network", "nowhere"], "holds no network"),
         (["--data", "two-tone", "--network", str(BUNDLED)], "use --size 8"),
         (["--view", "http://127.0.0.1:8017/?machine=x"], "machine must be one of"),

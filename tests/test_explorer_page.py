@@ -1,12 +1,14 @@
 """The explorer in a real browser: Debian's chromium, driven by Playwright."""
 
 import re
+import shlex
 import shutil
 import time
 
 import pytest
 
 import patchmosaic as pm
+from patchmosaic.cli import main
 from patchmosaic.explorer.studio import Studio
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -145,6 +147,38 @@ def test_the_ideal_machine_lets_one_training_image_win(page, address):
         assert sources(page)[0][0] == best[0][0], "the same image for every pixel"
 
 
+@pytest.mark.parametrize(
+    ("query", "outlines", "beyond"),
+    [
+        ("machine=els", 4, "none"),
+        ("machine=ls&padding=circular", 4, "none"),
+        ("machine=bbels", 1, ""),
+        ("machine=es", 1, "none"),
+    ],
+)
+def test_a_wrapped_window_goes_on_at_the_other_side(page, address, query, outlines, beyond):
+    visit(page, address, f"{query}&seed=3&row=0&col=0&locality=5")
+    page.wait_for_selector("#belief-first .source")
+    assert page.locator("#panel-state .within rect").count() == outlines
+    assert page.eval_on_selector("#panel-state .beyond", "rect => rect.style.display") == beyond
+    across = float(page.get_attribute("#first-sees image", "width"))
+    assert across == (5 if outlines == 4 else 8), "the window with what is beyond, or the whole picture"
+
+
+def test_another_machine_stands_beside_the_ideal_one(page, address):
+    visit(page, address, "row=4&col=4")
+    assert page.input_value("#second") == "is"
+    choose(page, "is")
+    assert page.input_value("#second") == "bbels"
+    page.select_option("#second", "els")
+    until(page, "location.search.includes('second=els')")
+    page.select_option("#second", "bbels")
+    until(page, "!location.search.includes('second')")
+    choose(page, "ls")
+    assert page.input_value("#second") == "is"
+    idle(page)
+
+
 def test_a_link_brings_back_the_same_view(page, address):
     visit(page, address)
     choose(page, "ls")
@@ -168,15 +202,18 @@ def test_a_link_brings_back_the_same_view(page, address):
     assert page.url == link
 
 
-def test_the_view_is_exported_with_the_command_that_draws_it_again(page, address):
-    visit(page, address, "seed=3&row=1&col=1")
+@pytest.mark.parametrize("tab", ["pixel", "dial", "network", "draw"])
+def test_the_view_is_exported_with_the_command_that_draws_it_again(page, address, tab, tmp_path, monkeypatch):
+    visit(page, address, f"machine=els&seed=3&steps=5&step=2&row=0&col=1&tab={tab}")
     with page.expect_download() as waiting:
         page.click("#save-png")
-    assert waiting.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page.click("#show-command")
-    shown = page.text_content("#command") or page.input_value("#command")
-    assert "patchmosaic explore" in shown
-    assert "seed=3" in shown
+    page.wait_for_selector("#dialog[open]")
+    command = shlex.split(page.text_content("#command"))
+    assert command[:2] == ["patchmosaic", "explore"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*command[1:], "--limit", str(LIMIT)]) == 0
+    assert (tmp_path / "view.png").read_bytes() == waiting.value.path().read_bytes()
 
 
 def test_windows_from_patches_to_a_copy(page, address):

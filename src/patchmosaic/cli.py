@@ -79,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        how = " with --resume" if _has_begun(args) else ""
-        print(f"\npatchmosaic: stopped; the same command{how} goes on from here", file=sys.stderr)
+        print(f"\npatchmosaic: stopped{_what_is_left(args)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _discard_output()
@@ -101,9 +100,14 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _has_begun(args: argparse.Namespace) -> bool:
-    """Whether there is something for --resume, in a command that has it."""
-    return "resume" in args and args.out is not None and any(args.out.glob("*.json"))
+def _what_is_left(args: argparse.Namespace) -> str:
+    """After Ctrl-C: how to go on, if anything was kept."""
+    if args.command == "reproduce":
+        return "; the same command goes on from here"
+    begun = args.out is not None and any((args.out / name).exists() for name in ("run.json", "bench.json"))
+    if "resume" in args and (args.resume or begun):
+        return "; the same command with --resume goes on from here"
+    return " before anything was kept"
 
 
 if __name__ == "__main__":

@@ -68,7 +68,13 @@ def add_data_options(command: argparse.ArgumentParser, source: str | None = "dig
         help="digits, two-tone, a .parquet/.tar/.npz/.npy/IDX file, an image or a folder of them, or hub:NAME "
         f"(default: {source or 'what the network was trained on'})",
     )
-    data.add_argument("--size", type=int, metavar="PIXELS", help="resize to PIXELS x PIXELS, antialiased")
+    data.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="crop the centre square and resize it to PIXELS x PIXELS, antialiased (transparency is dropped in any "
+        "case: the colour of a pixel counts)",
+    )
     data.add_argument("--channels", type=int, metavar="1|3", help="make all images grey (1) or RGB (3)")
     data.add_argument(
         "--classes", type=names, metavar="A,B", help="use only these classes, by name or number"
@@ -107,10 +113,13 @@ def add_network_option(group: Any) -> None:
     )
 
 
-def add_labels_option(group: Any, default: str) -> None:
+def add_labels_option(group: Any, default: str, remark: str = "") -> None:
     """Which classes; ``default`` says in words what happens without."""
     group.add_argument(
-        "--labels", type=integers, metavar="A,B", help=f"classes to draw, in turn (default: {default})"
+        "--labels",
+        type=integers,
+        metavar="A,B",
+        help=f"classes to draw, by number, in turn (default: {default}){remark}",
     )
 
 
@@ -189,11 +198,6 @@ def check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         raise InputError(f"device {device!r} is not available here; use --device cpu") from None
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """1 picture, 2 pictures."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def integers(text: str) -> tuple[int, ...]:

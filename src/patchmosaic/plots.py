@@ -1,5 +1,6 @@
 """Colours of all drawings, and what those of numbers share; matplotlib is imported when one is drawn."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,14 @@ def tidy(panel: Any, axis: str = "both", which: str = "major") -> None:
 
 def save(page: Any, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    write(path, lambda temporary: page.savefig(temporary, dpi=110))
+    write(path, lambda temporary: render(page, temporary))
+
+
+def render(page: Any, file: Any) -> None:
+    """Write a PNG; a sign that the font lacks is a box in it, and nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        page.savefig(file, dpi=110)
 
 
 def curve(values: Sequence[float], title: str, axes: tuple[str, str]) -> Any:

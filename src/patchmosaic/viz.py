@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -51,7 +51,7 @@ def pairs(
         title: the first line of the picture.
         subtitle: the second line, fainter.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     count, _, height, width = left.shape
     scale = max(1, 96 // max(height, width))
@@ -60,7 +60,7 @@ def pairs(
     columns = -(-count // rows)
     lines = max(len(caption) for caption in captions)
     row_height = cell_height + lines * _LINE + _PAIR_GAP
-    title_font, font = ImageFont.load_default(20), ImageFont.load_default(13)
+    title_font, font = _font(18), _font(12)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * (cell_width + _PAIR_GAP) - _PAIR_GAP, int(text_width) + 1) + 2 * _MARGIN
@@ -83,13 +83,13 @@ def grid(
     images: Float[Tensor, "b c h w"], title: str, subtitle: str, columns: int | None = None
 ) -> "Image.Image":
     """Pictures in [-1, 1] side by side, so many in a line, or as many as take about 1,000 pixels."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     count, _, height, width = images.shape
     scale = max(1, 96 // max(height, width))
     cell_width, cell_height = scale * width + 2 * _GAP, scale * height + 2 * _GAP
     columns = columns or min(count, max(1, 1000 // cell_width))
-    title_font, font = ImageFont.load_default(20), ImageFont.load_default(13)
+    title_font, font = _font(18), _font(12)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * cell_width, int(text_width) + 1) + 2 * _MARGIN
@@ -102,6 +102,14 @@ def grid(
         place = _MARGIN + i % columns * cell_width, top + i // columns * cell_height
         page.paste(to_pil(images[i], scale), place)
     return page
+
+
+def _font(size: int) -> Any:
+    """That of the plots, which has the letters of more names than Pillow's own."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def save_png(picture: "Image.Image", path: str | Path) -> None:

@@ -9,7 +9,7 @@ from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.search import stride
 from patchmosaic.auditing.verdict import VERDICTS, Report
 from patchmosaic.html import document, named, pixels, row, settings, table
-from patchmosaic.options import counted
+from patchmosaic.words import counted
 
 _SHOWN = 60  # pictures of a verdict whose evidence is drawn
 _STYLE = """\
@@ -43,9 +43,8 @@ def _headline(run: Run, found: dict[str, Any]) -> str:
     aside = (
         f" {limit['duplicates']} more were copies themselves and left aside." if limit["duplicates"] else ""
     )
-    copy = "copies" if len(run.pictures) == 1 else "copy"
     return (
-        f"<h1>What {counted(len(run.pictures), 'picture')} {copy} from {escape(run.data.name)}</h1>\n"
+        f"<h1>What {_copy(len(run.pictures))} from {escape(run.data.name)}</h1>\n"
         f'<div class="counts">{counts}</div>\n'
         f"<p>{which} textured {window} × {window} window was looked up among all windows of {len(run.data):,} training "
         "images; a fragment is a connected part copied from one of them at one offset. <strong>Copy</strong>: the "
@@ -80,8 +79,8 @@ def _figure(run: Run, i: int, one: Report) -> str:
     moved = f" at offset ({dy:+d}, {dx:+d})" if (dy, dx) != (0, 0) else ""
     return (
         f'<figure><div class="three">{images}</div><figcaption>picture {named(i, run.name_of(i))}: '
-        f"{one.score:.0%} from image {_source(run, largest)}{moved}<br><span>{largest.area} pixels; in all "
-        f"{_number(len(one.fragments), 'fragment')} of {_number(one.sources, 'image')}</span></figcaption></figure>"
+        f"{one.score:.0%} from image {_source(run, largest)}{moved}<br><span>{counted(largest.area, 'pixel')}; in all "
+        f"{counted(len(one.fragments), 'fragment')} of {counted(one.sources, 'image')}</span></figcaption></figure>"
     )
 
 
@@ -89,8 +88,8 @@ def _source(run: Run, one: Fragment) -> str:
     return named(int(run.data.indices[one.image]), run.data.name_of(one.image))
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+def _copy(pictures: int) -> str:
+    return f"{counted(pictures, 'picture')} {'copies' if pictures == 1 else 'copy'}"
 
 
 def _sizes(reports: list[Report]) -> str:
@@ -130,7 +129,7 @@ def _every(run: Run, reports: list[Report]) -> str:
 def _settings(run: Run) -> str:
     record = run.files.record
     prints = (
-        (f"{name}'s SHA-256", record[name]["fingerprint"])
+        (f"SHA-256 of {name.replace('_', ' ')}", record[name]["fingerprint"])
         for name in ("data", "pictures", "network", "held_out")
         if name in record
     )

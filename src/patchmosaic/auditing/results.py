@@ -9,8 +9,8 @@ from patchmosaic.auditing import page
 from patchmosaic.auditing.run import Run
 from patchmosaic.auditing.settings import SAMPLES
 from patchmosaic.auditing.verdict import COPY, VERDICTS, Report, Threshold
-from patchmosaic.options import counted
 from patchmosaic.records import write_csv, write_json, write_tensors, write_text
+from patchmosaic.words import counted
 
 COLUMNS = (
     *("picture", "file", "verdict", "score", "fragments", "sources"),

@@ -14,13 +14,13 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    counted,
     describe,
     given,
     integers,
     names,
     output_folder,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Find how far a trained network looks: the window P, noise level by noise level, in which a score machine's noise
@@ -62,7 +62,7 @@ def add_options(command: Parser) -> None:
     work.add_argument(
         "--save-with-network",
         action="store_true",
-        help="also put the windows in the network's folder, as scales/MACHINE.json",
+        help="also put the windows in the network's folder, as scales/MACHINE.json; not with --from-data",
     )
 
 
@@ -75,7 +75,8 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         "--machines",
         type=names,
         metavar="A,B",
-        help=f"of {', '.join(LOCAL_MACHINES)} (default: ls,bbels; ls,els if the network wraps around)",
+        help=f"of {', '.join(LOCAL_MACHINES)} (default: ls,bbels; ls,els if the network wraps around); "
+        "with --from-data one of them (default: bbels)",
     )
     what.add_argument(
         "--windows",
@@ -84,20 +85,28 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         help="odd sizes to try (default: 3,5,... up to what the network sees, and 31 if that is not known)",
     )
     flow = command.add_argument_group("trajectories")
-    flow.add_argument("--count", type=int, metavar="N", help="how many (default: 20)")
+    flow.add_argument("--count", type=int, metavar="N", help="how many (default: 20); not with --from-data")
     flow.add_argument(
         "--seed",
         type=int,
         default=1000,
         metavar="S",
-        help="seeds S, S+1, ... (default: 1000, which compare does not use)",
+        help="seeds S, S+1, ... (default: 1000, which compare does not use); with --from-data the one that draws "
+        "held-out images, their pixels and noise",
     )
-    add_labels_option(flow, "all that there are")
-    flow.add_argument("--steps", type=int, default=20, metavar="N", help="of each (default: 20)")
+    add_labels_option(flow, "all that there are", "; not with --from-data")
+    flow.add_argument(
+        "--steps",
+        type=int,
+        default=20,
+        metavar="N",
+        help="of each (default: 20); with --from-data as many noise levels",
+    )
     flow.add_argument(
         "--receptive-fields",
         action="store_true",
-        help="also how strongly the clean estimate of the centre pixel depends on each pixel",
+        help="also how strongly the clean estimate of the centre pixel depends on each pixel; not with "
+        "--from-data",
     )
 
 

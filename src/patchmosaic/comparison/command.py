@@ -14,13 +14,13 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    counted,
     describe,
     given,
     integers,
     names,
     output_folder,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Give the same noise and the same labels to a trained network and to score machines, and measure how well each

@@ -9,9 +9,9 @@ from patchmosaic.options import (
     add_memory_option,
     add_output_options,
     check_device,
-    counted,
     describe,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Say where the pixels of a drawn picture come from: draw it again, tracing each pixel at every step to the training

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmosaic.html import document, named, row, settings, table, uri
 from patchmosaic.presets import short
+from patchmosaic.words import counted
 
 if TYPE_CHECKING:
     from patchmosaic.explanation.run import Explanation, Run
@@ -58,8 +59,9 @@ def _headline(run: "Run", summary: dict[str, Any]) -> str:
             number = named(f"{largest['image']:,}", largest.get("source_file", ""))
             source = f", {largest['pixels']} of them from no. {number}"
         lines.append(
-            f"<p><strong>{escape(short(name))}</strong>: {found['pixels']} pixels, {found['fragments']} fragments from "
-            f"{found['sources']} training images of {escape(run.subject.data.name)}{source}; "
+            f"<p><strong>{escape(short(name))}</strong>: {counted(found['pixels'], 'pixel')}, "
+            f"{counted(found['fragments'], 'fragment')} from {counted(found['sources'], 'training image')} "
+            f"of {escape(run.subject.data.name)}{source}; "
             f"{100 * found['ambiguous_share']:.0f}&nbsp;% could be from several.</p>\n"
         )
     return "".join(lines)

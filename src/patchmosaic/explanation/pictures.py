@@ -16,6 +16,7 @@ from patchmosaic.explanation.subject import Subject
 from patchmosaic.presets import short
 from patchmosaic.symmetry import transform
 from patchmosaic.viz import spotlight, to_pil
+from patchmosaic.words import counted
 
 NAMED = 8  # sources with a colour of their own
 COLOURS = ("#0b3c7d", "#c8553d", "#e0a458", "#3f8f5b", "#8d5aa8", "#4da3d1", "#b0467e", "#7a6a4f")
@@ -46,16 +47,17 @@ def _mosaic(part: Any, subject: Subject, name: str, image: Float[Tensor, "c h w"
     _show(panel, image)
     _draw_borders(panel, found.number)
     panel.set_title(
-        f"{short(name)}: {_count(len(found.fragments), 'fragment')}", fontsize=12, color=plots.INK
+        f"{short(name)}: {counted(len(found.fragments), 'fragment')}", fontsize=12, color=plots.INK
     )
     panel.set_xlabel("lines: borders between fragments", fontsize=10, color=plots.FAINT)
     panel = middle.subplots()
     panel.imshow(source_map(found, found))
     _frame(panel)
-    panel.set_title(f"from {_count(len(found.sources()), 'training image')}", fontsize=12, color=plots.INK)
+    panel.set_title(f"from {counted(len(found.sources()), 'training image')}", fontsize=12, color=plots.INK)
     unclear = int((found.number < 0).sum())
-    remarks = [f"grey: {len(found.sources()) - NAMED} other images"] if len(found.sources()) > NAMED else []
-    remarks += [f"white: {unclear} pixels that several patches fit"] if unclear else []
+    others = len(found.sources()) - NAMED
+    remarks = [f"grey: {counted(others, 'other image')}"] if others > 0 else []
+    remarks += [f"white: {counted(unclear, 'pixel')} that several patches fit"] if unclear else []
     panel.set_xlabel("\n".join(remarks), fontsize=10, color=plots.FAINT)
     _draw_sources(right, subject, found)
 
@@ -168,7 +170,9 @@ def belief(subject: Subject, explanation: Explanation) -> Any:
 
 def consistency(subject: Subject, explanation: Explanation) -> Any:
     """The pixels that are not the centre of their nearest training patch (fig. 3c)."""
-    page, panels = plots.figure(1, len(explanation.images), 4.2 * len(explanation.images) + 0.6, 5.2)
+    page, panels = plots.figure(
+        1, len(explanation.images), max(6.2, 4.2 * len(explanation.images) + 0.6), 5.2
+    )
     for panel, (name, image) in zip(panels[0], explanation.images.items(), strict=True):
         found = explanation.consistency[name]
         _show(panel, image[0])
@@ -231,7 +235,3 @@ def _window(step: TracedStep) -> str:
 
 def _class(name: str) -> str:
     return f", class {name}" if name.isdigit() else f", {name}"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

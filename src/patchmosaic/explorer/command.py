@@ -7,6 +7,7 @@ import socket
 import threading
 import warnings
 import webbrowser
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -70,9 +71,7 @@ def _explore(args: argparse.Namespace) -> None:
     from patchmosaic.explorer.view import View
     from patchmosaic.options import settings
 
-    view = View.parse(
-        {"machine": args.machine or "", **dict(parse_qsl(args.view.rpartition("?")[2].partition("#")[0]))}
-    )
+    view = View.parse({"machine": args.machine or "", **_values(args.view)})
     data = settings(DataSettings, args).load()
     studio = Studio(data, _network(args.network, data))
     if args.save is None:
@@ -84,6 +83,19 @@ def _explore(args: argparse.Namespace) -> None:
     picture = reproduced(studio, view)
     write(args.save, lambda path: path.write_bytes(picture))
     print(args.save)
+
+
+def _values(link: str) -> dict[str, str]:
+    """What --view holds; one of the page's own names is a tab."""
+    from patchmosaic.explorer.view import View
+
+    query = link.partition("#")[0].rpartition("?")[2]
+    values = {} if "://" in query else dict(parse_qsl(query, keep_blank_values=True))
+    known = [*(field.name for field in fields(View)), "tab"]
+    for name in values:
+        if name not in known:
+            raise InputError(f"--view does not know {name[:40]!r}: it may hold {', '.join(known)}")
+    return values
 
 
 def _network(folder: str | None, data: Any) -> Any:
@@ -161,4 +173,5 @@ def _command(args: argparse.Namespace, view: Any) -> str:
                 f"--{name.replace('_', '-')}",
                 ",".join(value) if isinstance(value, tuple) else str(value),
             ]
-    return shlex.join([*words, "--view", view.query(), "--save", "view.png"])
+    query = view.query()
+    return shlex.join([*words, *(["--view", query] if query else []), "--save", "view.png"])

@@ -44,6 +44,7 @@ def setup(studio: Studio) -> Json:
                 "long": presets.LONG_NAMES[name],
                 "local": name in presets.LOCAL_MACHINES,
                 "padding": name == "ls",
+                "beside": studio.beside(name),
             }
             for name in presets.MACHINES
         ],
@@ -91,6 +92,7 @@ def flow(studio: Studio, view: View, flow: Flow) -> Json:
         "times": [step.time for step in flow.steps],
         "alpha_bars": alpha_bars,
         "windows": [window_of(machine, alpha_bar) for alpha_bar in alpha_bars],
+        "wraps": _wraps(machine),
         "states": [png(step.state[0]) for step in flow.steps],
         "predictions": [png(step.prediction[0]) for step in flow.steps],
         "maps": maps,
@@ -154,14 +156,18 @@ def pixel(studio: Studio, view: View, flow: Flow) -> Json:
 
 def _belief(studio: Studio, view: View, flow: Flow, other: View | None) -> Json:
     found, machine = studio.believed(view, flow, other)
-    alpha_bar = flow.steps[studio.step(view, flow)].alpha_bar
+    step = flow.steps[studio.step(view, flow)]
+    alpha_bar = step.alpha_bar
     window = window_of(machine, alpha_bar)
     assert view.row is not None
     assert view.col is not None
+    box = _box(view.row, view.col, window, studio.shape)
     return {
         "machine": presets.short((other or view).machine),
         "window": window,
-        "box": _box(view.row, view.col, window, studio.shape),
+        "box": box,
+        "wraps": _wraps(machine),
+        "seen": png(_cut(step.state[0], box, True)) if _wraps(machine) else None,
         "effective": float(found.effective),
         "patches": studio.patches(machine, alpha_bar, view.label),
         "covered": float(found.covered),
@@ -184,8 +190,13 @@ def _source(studio: Studio, machine: ScoreMachine, found: Provenance, i: int, wi
         "row": row,
         "col": col,
         "box": box,
-        "patch": png(_cut(image, box, machine.rules.padding == "circular")),
+        "patch": png(_cut(image, box, _wraps(machine))),
     }
+
+
+def _wraps(machine: ScoreMachine) -> bool:
+    """Whether a window goes on at the other side of the image."""
+    return machine.rules.padding == "circular"
 
 
 def _box(row: int, col: int, window: int | None, shape: tuple[int, int, int]) -> list[int]:

@@ -46,9 +46,8 @@ def export(studio: Studio, view: View, flow: Flow) -> bytes:
     for panel, (name, title) in zip(parts[0].subplots(1, 4), _PANELS, strict=True):
         panel.set_title(title, fontsize=11, color=plots.INK)
         panel.set_xlabel(remarks.get(name, ""), fontsize=9, color=plots.FAINT)
-        _show(
-            panel, shown.get(name), studio, beliefs["first"]["box"] if beliefs else None, (view.row, view.col)
-        )
+        boxes = _boxes(beliefs["first"]["box"], studio, beliefs["first"]["wraps"]) if beliefs else []
+        _show(panel, shown.get(name), studio, boxes, (view.row, view.col))
     if beliefs:
         for part, belief in zip(
             parts[1].subfigures(2, 1), (beliefs["first"], beliefs["second"]), strict=True
@@ -64,11 +63,11 @@ def export(studio: Studio, view: View, flow: Flow) -> bytes:
         parse_math=False,
     )
     content = io.BytesIO()
-    page.savefig(content, dpi=110)
+    plots.render(page, content)
     return content.getvalue()
 
 
-def _show(panel: Any, address: str | None, studio: Studio, box: list[int] | None, pixel: Any = None) -> None:
+def _show(panel: Any, address: str | None, studio: Studio, boxes: list[list[int]], pixel: Any) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = studio.shape[1:]
@@ -83,11 +82,30 @@ def _show(panel: Any, address: str | None, studio: Studio, box: list[int] | None
         panel.text(0.5, 0.5, "not traced", ha="center", transform=panel.transAxes, color=plots.FAINT)
     else:
         panel.imshow(Image.open(io.BytesIO(messages.bytes_of(address))))
-    if box is not None:
-        top, left, rows, columns = box
+    for top, left, rows, columns in boxes:
         panel.add_patch(Rectangle((left - 0.5, top - 0.5), columns, rows, fill=False, ec=_MARK, lw=1.8))
-    if pixel is not None and pixel[0] is not None:
+    if pixel[0] is not None:
         panel.add_patch(Rectangle((pixel[1] - 0.5, pixel[0] - 0.5), 1, 1, fill=False, ec=_MARK, lw=1.2))
+
+
+def _boxes(box: list[int], studio: Studio, wraps: bool) -> list[list[int]]:
+    """A window, and where it goes on at the other side."""
+    if not wraps:
+        return [box]
+    top, left, height, width = box
+    rows, columns = studio.shape[1:]
+    return [
+        [down, across, tall, wide]
+        for down, tall in _spans(top, height, rows)
+        for across, wide in _spans(left, width, columns)
+    ]
+
+
+def _spans(start: int, length: int, size: int) -> list[tuple[int, int]]:
+    """Where a window shows: all that there is, or from its start, shifted by the image's size where it goes beyond."""
+    if length >= size:
+        return [(0, size)]
+    return [(start + by, length) for by in (0, size, -size) if -length < start + by < size]
 
 
 def _belief(part: Any, belief: dict[str, Any], studio: Studio) -> None:
@@ -96,7 +114,8 @@ def _belief(part: Any, belief: dict[str, Any], studio: Studio) -> None:
         panel.axis("off")
     for panel, source in zip(panels, belief["sources"], strict=False):
         panel.axis("on")
-        _show(panel, source["picture"], studio, source["box"], (source["row"], source["col"]))
+        boxes = _boxes(source["box"], studio, belief["wraps"])
+        _show(panel, source["picture"], studio, boxes, (source["row"], source["col"]))
         kind = f", {source['class']}" if source["class"] else ""
         label = f"{100 * source['weight']:.3g} %\nno. {source['image']}{kind}"
         panel.set_xlabel(label, fontsize=8.5, parse_math=False)

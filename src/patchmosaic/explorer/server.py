@@ -62,6 +62,7 @@ def build_app(studio: Studio, command: Callable[[View], str], local: bool = True
             Route("/api/picture", api.picture, methods=["POST"]),
             Route("/api/drawn", api.drawn, methods=["POST"]),
             Route("/api/export.png", api.export),
+            Route("/api/command", api.told),
         ],
         middleware=[Middleware(_Headers), *hosts],
         exception_handlers={InputError: _refuse, HTTPException: _refuse},
@@ -149,6 +150,9 @@ class _Api:
         name = f'attachment; filename="patchmosaic-{view.machine}-{view.seed}.png"'
         return Response(drawn[0], media_type="image/png", headers={"Content-Disposition": name})
 
+    async def told(self, request: Request) -> Response:
+        return JSONResponse({"command": self.command(View.parse(request.query_params))})
+
     async def picture(self, request: Request) -> Response:
         content = await _body(request)
         return self._started(await to_thread.run_sync(read_picture, content, self.studio.shape))
@@ -182,7 +186,7 @@ class _Api:
                 lambda: sum(map(flow.is_traced, steps)),
                 lambda: flow.trace(machine, next((k for k in steps if not flow.is_traced(k)), steps[-1])),
             )
-        yield {"result": {**messages.flow(studio, view, flow), "command": self.command(view)}}
+        yield {"result": messages.flow(studio, view, flow)}
 
     def _trace(self, view: View) -> Job:
         studio, flow = self.studio, self.studio.flow(view)

@@ -18,8 +18,10 @@ from patchmosaic.explorer.view import View
 from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
+from patchmosaic.nets.matching import default_machines
 from patchmosaic.sampling import draw_noise, generators, time_grid
 from patchmosaic.schedule import CosineSchedule, Schedule
+from patchmosaic.words import counted
 
 TRACED_AT_ONCE = 3e8  # pairs of pixel and patch in a flow, up to which every step of it is traced
 _TRACED_WHOLE = 3e7  # pairs in a step, up to which tracing all pixels is as quick as tracing one
@@ -128,7 +130,8 @@ class Studio:
             times = tuple(time for time in times if time <= view.level + 1e-9)
             if not times:
                 raise InputError(
-                    f"{view.steps} steps have none at or below level {view.level:g}: take more steps or a higher level"
+                    f"with {counted(view.steps, 'step')} none is at or below t = {view.level:.2f}: "
+                    "take more steps or a higher t"
                 )
         if isinstance(denoiser, ScoreMachine):
             work = sum(self.pairs(machine, schedule.alpha_bar(time), view.label) for time in times)
@@ -207,7 +210,14 @@ class Studio:
 
     def second(self, view: View) -> View:
         """The view with the machine that stands beside it, which is not told what to see."""
-        return replace(view, machine=view.second, locality="auto", padding="zeros")
+        machine = view.second or self.beside(view.machine)
+        return replace(view, machine=machine, locality="auto", padding="zeros")
+
+    def beside(self, machine: str) -> str:
+        """The machine that stands beside one where none is chosen."""
+        if machine != "is":
+            return "is"
+        return View.machine if self.network is None else default_machines(self.network)[-1]
 
     def dial(self, view: View) -> Iterator[Dialled]:
         """The same noise for growing windows, and at last for the whole image; flows are yet to be taken."""
@@ -232,9 +242,9 @@ class Studio:
             raise InputError("there is no network: start patchmosaic explore with --network FOLDER")
         if (network.classes is None) != (view.label is None):
             raise InputError(
-                "the network draws any class: choose all classes beside it"
+                "The network does not draw by class: choose all classes under Class"
                 if network.classes is None
-                else "the network draws one class at a time: choose a class"
+                else "The network draws one class at a time: choose one under Class"
             )
         return self._flow(view, network, self.machine(view), network.schedule)
 

@@ -24,7 +24,7 @@ class View:
         steps: of the grid of times.
         start: a picture to begin with, as a PNG in URL-safe base64; empty: noise alone.
         level: the time t in (0, 1] to which that picture is noised.
-        second: the machine whose belief is shown beside the first's.
+        second: the machine whose belief is shown beside the first's; empty: IS, or beside IS another.
         step: from 0, most noise first; None: the last.
         row: of the pixel; None: no pixel.
         col: likewise.
@@ -38,13 +38,13 @@ class View:
     steps: int = 20
     start: str = ""
     level: float = 0.5
-    second: str = "is"
+    second: str = ""
     step: int | None = None
     row: int | None = None
     col: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (self.machine, self.second):
+        for name in (self.machine, self.second or self.machine):
             if name not in MACHINES:
                 raise InputError(f"machine must be one of {', '.join(MACHINES)}, not {name!r}")
         if self.padding not in ("zeros", "circular"):

@@ -11,12 +11,12 @@ from patchmosaic.options import (
     add_output_options,
     add_work_options,
     check_device,
-    counted,
     describe,
     integers,
     output_folder,
     settings,
 )
+from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Draw pictures from noise with a score machine:
@@ -47,6 +47,7 @@ Ctrl-C keeps what is done; the same command with --resume finishes it, to the sa
 def add_options(command: Parser) -> None:
     """The options of ``generate``."""
     describe(command, _generate, _DESCRIPTION, _EXAMPLES)
+    from patchmosaic.engines import ENGINES
     from patchmosaic.presets import MACHINES, PUBLISHED_SCALES
     from patchmosaic.sampling import SOLVERS
     from patchmosaic.schedule import SCHEDULES
@@ -66,19 +67,19 @@ def add_options(command: Parser) -> None:
         f"{', '.join(PUBLISHED_SCALES)} (default: from 3 to half the image, 7 at least)",
     )
     machine.add_argument(
-        "--padding", metavar="KIND", help="what ls sees outside the image: zeros or circular"
+        "--padding", metavar="KIND", help="what ls sees outside the image: zeros (default) or circular"
     )
     machine.add_argument(
         "--keys",
         default="all",
         metavar="WHICH",
-        help="training positions used by els: all, or inside (the authors' variant)",
+        help="training positions used by els: all (default), or inside (the authors' variant)",
     )
     machine.add_argument(
         "--group",
         default="identity",
         metavar="NAME",
-        help=f"acts on the training images: {', '.join(POINT_GROUPS)}",
+        help=f"acts on the training images: {', '.join(POINT_GROUPS)} (default: identity)",
     )
 
     flow = command.add_argument_group("reverse flow")
@@ -112,7 +113,10 @@ def add_options(command: Parser) -> None:
     work = add_work_options(command, 8, "pictures", "changes no result")
     work.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 (default) or float64")
     work.add_argument(
-        "--engine", default="auto", metavar="NAME", help="how the sum is carried out (default: auto)"
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help=f"how the sum is carried out: {', '.join(ENGINES)}, triton (default: auto, the fastest here)",
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchmosaic import presets, viz
 from patchmosaic.data import Dataset, DataSettings
+from patchmosaic.data.selection import NAMES_SHOWN
 from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
@@ -88,8 +89,21 @@ class Config(DataSettings):
         make = presets.MACHINES[self.machine]
         machine = make(data.pixels, labels=data.labels, memory_budget=memory_budget, **options)
         for label in self.labels or ():
-            machine.dictionary.members(label)
+            _check_label(machine, label, data)
         return machine.to(device)
+
+
+def _check_label(machine: ScoreMachine, label: int, data: Dataset) -> None:
+    """InputError where no training image is of a class: which there are, by number and name."""
+    try:
+        machine.dictionary.members(label)
+    except InputError as error:
+        if data.labels is None or all(map(str.isdecimal, data.class_names)):
+            raise
+        present = data.labels.unique().tolist()
+        known = ", ".join(f"{number} {data.class_names[number]!r}" for number in present[:NAMES_SHOWN])
+        more = ", ..." if len(present) > NAMES_SHOWN else ""
+        raise InputError(f"no training image has label {label}; there are {known}{more}") from error
 
 
 @final

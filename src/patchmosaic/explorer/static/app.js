@@ -37,9 +37,9 @@ function explore(setup) {
   $("about").textContent = `${name}: ${plural(count, "training image")}, ${width} × ${height}, ${kind}`;
   document.title = `${name} – patchmosaic explorer`;
   if (!known(view.tab)) view.tab = defaults.tab;
-  $("second").value = view.second;
   $("second").addEventListener("change", () => {
-    view.second = $("second").value;
+    const { value } = $("second");
+    view.second = value === machineOf(setup, view)?.beside ? defaults.second : value;
     remember();
     patchesSoon();
   });
@@ -127,12 +127,11 @@ function explore(setup) {
   const askPatches = debounced(80, showPatches);
 
   async function showPatches() {
-    const { row, col, second } = view;
-    const place = new URLSearchParams({ second, step: step(), row, col });
+    const { row, col } = view;
     const state = shown.result.states[step()];
     const found = await work(
       "pixel",
-      (signal) => stream(`api/pixel?${shown.query}&${place}`, signal, ({ progress }) => report("pixel", progress)),
+      (signal) => stream(`api/pixel?${whole()}`, signal, ({ progress }) => report("pixel", progress)),
       showPatches,
     );
     if (found) patches.show(Number(row), Number(col), state, found);
@@ -148,6 +147,12 @@ function explore(setup) {
     if (!map) return;
     maps[k] = map;
     if (shown.maps === maps && step() === k) panels.showStep(k, map);
+  }
+
+  /** The view of the shown flow, as a query. */
+  function whole() {
+    const { second, step, row, col } = view;
+    return `${shown.query}&${new URLSearchParams({ second, step, row, col })}`;
   }
 
   function openTab(tab) {
@@ -179,13 +184,15 @@ function explore(setup) {
 
   $("run-dial").addEventListener("click", () => shown && strip.draw(dialQuery()));
   $("copy-link").addEventListener("click", () => copy(location.href, "Link copied.", "Link to this view"));
-  $("show-command").addEventListener("click", () => shown && showText("The same view from a shell", shown.result.command));
+  $("show-command").addEventListener("click", async () => {
+    if (!shown) return;
+    const told = await work("command", () => getJson(`api/command?${whole()}`), () => $("show-command").click());
+    if (told) showText("The same view from a shell", told.command);
+  });
   $("copy-command").addEventListener("click", () => copy($("command").textContent, "Copied.", $("dialog-title").textContent));
   $("save-png").addEventListener("click", async () => {
     if (!shown) return;
-    const { row, col, second } = view;
-    const place = new URLSearchParams({ second, step: step(), row, col });
-    const blob = await work("export", () => getBlob(`api/export.png?${shown.query}&${place}`), () => $("save-png").click());
+    const blob = await work("export", () => getBlob(`api/export.png?${whole()}`), () => $("save-png").click());
     if (blob) download(blob, `patchmosaic-${name}-seed-${view.seed}.png`);
   });
   run();

@@ -20,6 +20,7 @@ export function controls(setup, view, run) {
     const radio = $(`machine-${view.machine}`);
     if (radio) radio.checked = true;
     for (const name of ["locality", "padding", "label", "steps", "seed"]) $(name).value = view[name];
+    $("second").value = view.second || machine?.beside;
     $("machine-long").textContent = machine?.long ?? "";
     $("locality-field").hidden = !machine?.local;
     $("padding-field").hidden = !machine?.padding;

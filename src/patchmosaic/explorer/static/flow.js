@@ -126,7 +126,7 @@ export function flow([, height, width], on) {
     const box = window === null
       ? [0, 0, height, width]
       : [row - (window - 1) / 2, col - (window - 1) / 2, window, window];
-    for (const panel of panels) panel.outline.show(box, row, col);
+    for (const panel of panels) panel.outline.show(box, row, col, result.wraps);
   }
 
   const dim = () => $("panels").classList.add("stale");

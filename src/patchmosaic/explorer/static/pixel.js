@@ -14,22 +14,25 @@ export function pixelView([, height, width]) {
     $("first-name").textContent = first.machine;
     for (const [place, belief] of Object.entries({ first, second })) {
       $(`${place}-text`).textContent = summary(belief);
-      $(`${place}-sees`).replaceChildren(seen(belief.box, state));
-      $(`belief-${place}`).replaceChildren(...belief.sources.map((source) => card(source, belief.window)), others(belief));
+      $(`${place}-sees`).replaceChildren(seen(belief, state));
+      $(`belief-${place}`).replaceChildren(...belief.sources.map((source) => card(source, belief)), others(belief));
     }
   }
 
-  function seen([top, left, down, across], state) {
+  function seen({ box: [top, left, down, across], seen }, state) {
+    const picture = seen
+      ? { href: seen, x: left, y: top, width: across, height: down }
+      : { href: state, width, height };
     return makeSvg(
       "svg",
       { viewBox: [left, top, across, down].join(" "), role: "img", "aria-label": "What the pixel sees" },
-      makeSvg("image", { href: state, width, height }),
+      makeSvg("image", picture),
     );
   }
 
-  function card(source, window) {
+  function card(source, { window, wraps }) {
     const outline = overlay(height, width);
-    outline.show(source.box, source.row, source.col);
+    outline.show(source.box, source.row, source.col, wraps);
     const name = imageText(source.image, source.class);
     return make(
       "div",

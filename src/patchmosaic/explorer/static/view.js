@@ -2,7 +2,7 @@
 
 export const DEFAULTS = {
   machine: "bbels", locality: "auto", padding: "zeros", label: "", seed: "0", steps: "20", start: "", level: "0.5",
-  second: "is", step: "", row: "", col: "", tab: "pixel",
+  second: "", step: "", row: "", col: "", tab: "pixel",
 };
 const OF_RUN = ["machine", "locality", "padding", "label", "seed", "steps", "start", "level"];
 
