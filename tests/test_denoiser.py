@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmosaic import Denoiser, FunctionDenoiser, InputError
+from patchmosaic import Denoiser, FunctionDenoiser, InputError, sample
 
 LEVELS = (1e-3, 0.02, 0.5, 0.9, 0.999)
 PREDICTS = ("epsilon", "x0", "v", "score")
@@ -141,6 +141,16 @@ def test_dtype_of_the_input(predicts):
         x = random_images(4, dtype=dtype)
         for method in (denoiser.denoise, denoiser.epsilon, denoiser.score):
             assert method(x, 0.7).dtype == dtype
+
+
+@every_prediction
+def test_levels_in_float64_do_not_leak_into_the_result(predicts):
+    """What is computed from them is float64; the next step of a flow asks the network again."""
+    network = nn.Conv2d(2, 2, 1)
+    denoiser = FunctionDenoiser(lambda x, a, labels: network(x) / column(1 - a).sqrt(), predicts)
+    x = random_images(4, dtype=torch.float32)
+    assert denoiser.denoise(x, 0.7).dtype == torch.float32
+    assert sample(denoiser, x, steps=3).images.dtype == torch.float32
 
 
 def test_levels_close_to_one_in_float32():

@@ -101,7 +101,8 @@ class FunctionDenoiser(Denoiser):
     """A denoiser from any function, such as a trained network.
 
     Args:
-        function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,) in float64.
+        function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,), in float64 because
+            float32 rounds 1 - alpha_bar away; a network wants ``alpha_bar.to(x)``.
         predicts: what it returns: "epsilon", "x0", "v" (= sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0,
             Salimans & Ho 2022) or "score".
 
@@ -120,13 +121,17 @@ class FunctionDenoiser(Denoiser):
     def denoise(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """See :meth:`Denoiser.denoise`; InputError when the function returns another shape or NaN."""
+        """See :meth:`Denoiser.denoise`; in the dtype of ``x``, whatever that of the function's result.
+
+        Raises:
+            InputError: also when the function returns another shape or NaN.
+        """
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
         if self.predicts in ("epsilon", "score") and not bool(values.all()):
             raise InputError(
                 f"{self.predicts} says nothing about the image at alpha_bar = 0: start at a later time"
             )
-        output = self.function(x, values, labels)
+        output = self.function(x, values, labels).to(x)
         if output.shape != x.shape:
             raise InputError(f"the network returned shape {tuple(output.shape)} for input {tuple(x.shape)}")
         if not bool(output.isfinite().all()):
