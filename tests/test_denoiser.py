@@ -190,6 +190,25 @@ def test_a_function_that_returns_another_shape(shape):
     assert_refused(lambda: denoiser.denoise(CLEAN, 0.5), "the network returned shape")
 
 
+@pytest.mark.parametrize("output", [(NOISE,), {"sample": NOISE}, NOISE.numpy(), None], ids=type)
+def test_a_function_that_returns_no_tensor(output):
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: output)
+    assert_refused(lambda: denoiser.denoise(CLEAN, 0.5), f"the network returned {type(output).__name__}")
+
+
+@pytest.mark.parametrize("method", ["denoise", "epsilon", "score"])
+@pytest.mark.parametrize("x", [CLEAN[0], CLEAN[None], CLEAN.numpy(), CLEAN.int(), None], ids=type)
+def test_what_is_no_batch_of_images(method, x):
+    """Levels one per image would be spread over three-dimensional input."""
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: x, "x0")
+    levels = torch.full((len(CLEAN[0]),), 0.5)
+    assert_refused(lambda: getattr(denoiser, method)(x, levels), "x must be a tensor of floats of shape")
+
+
+def test_what_cannot_be_called():
+    assert_refused(lambda: FunctionDenoiser("network.pt"), "function must be called as")
+
+
 @every_prediction
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_function_that_returns_no_number(predicts, bad):

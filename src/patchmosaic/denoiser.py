@@ -36,16 +36,18 @@ class Denoiser(ABC):
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The score (sqrt(alpha_bar) D - x) / (1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
+        mean = self.denoise(x, alpha_bar, labels)
         signal, noise = signal_and_noise(alpha_bar, x)
-        return (signal * self.denoise(x, alpha_bar, labels) - x) / noise**2
+        return (signal * mean - x) / noise**2
 
     @final
     def epsilon(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The unit noise (x - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
+        mean = self.denoise(x, alpha_bar, labels)
         signal, noise = signal_and_noise(alpha_bar, x)
-        return (x - signal * self.denoise(x, alpha_bar, labels)) / noise
+        return (x - signal * mean) / noise
 
 
 def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
@@ -107,7 +109,7 @@ class FunctionDenoiser(Denoiser):
             Salimans & Ho 2022) or "score".
 
     Raises:
-        InputError: for another prediction.
+        InputError: for another prediction, or what is not a function.
     """
 
     def __init__(
@@ -115,6 +117,10 @@ class FunctionDenoiser(Denoiser):
     ):
         if predicts not in PREDICTIONS:
             raise InputError(f"predicts must be one of {', '.join(PREDICTIONS)}, not {predicts!r}")
+        if not callable(function):
+            raise InputError(
+                f"function must be called as function(x, alpha_bar, labels): {type(function).__name__} cannot be"
+            )
         self.function, self.predicts = function, predicts
 
     @torch.no_grad()
@@ -124,16 +130,31 @@ class FunctionDenoiser(Denoiser):
         """See :meth:`Denoiser.denoise`; in the dtype of ``x``, whatever that of the function's result.
 
         Raises:
-            InputError: also when the function returns another shape or NaN.
+            InputError: also for ``x`` that is no tensor (B, C, H, W) of floats, and when the function returns no
+                tensor, another shape or NaN.
         """
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+            raise InputError(f"x must be a tensor of floats of shape (B, C, H, W), not {_described(x)}")
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
         if self.predicts in ("epsilon", "score") and not bool(values.all()):
             raise InputError(
                 f"{self.predicts} says nothing about the image at alpha_bar = 0: start at a later time"
             )
-        output = self.function(x, values, labels).to(x)
+        output = self.function(x, values, labels)
+        if not isinstance(output, Tensor):
+            raise InputError(
+                f"the network returned {_described(output)}: return the tensor of its prediction"
+            )
         if output.shape != x.shape:
             raise InputError(f"the network returned shape {tuple(output.shape)} for input {tuple(x.shape)}")
+        output = output.to(x)
         if not bool(output.isfinite().all()):
             raise InputError("the network returned NaN or infinity; check its weights and its input range")
         return PREDICTIONS[self.predicts](output, x, *signal_and_noise(alpha_bar, x))
+
+
+def _described(found: object) -> str:
+    """What was given where a tensor is wanted, in a few words."""
+    if not isinstance(found, Tensor):
+        return type(found).__name__
+    return f"{str(found.dtype).split('.')[-1]} of shape {tuple(found.shape)}"
