@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmosaic import Denoiser, FunctionDenoiser, InputError, sample
+from patchmosaic import Denoiser, FunctionDenoiser, InputError, NicholCosineSchedule, sample
 
 LEVELS = (1e-3, 0.02, 0.5, 0.9, 0.999)
 PREDICTS = ("epsilon", "x0", "v", "score")
@@ -93,9 +93,11 @@ def test_no_signal_at_all(predicts):
 @pytest.mark.parametrize("predicts", ["epsilon", "score"])
 def test_no_signal_to_divide_by(predicts):
     """The noise in pure noise says nothing about the image: an error, rather than an image of NaN."""
-    with pytest.raises(InputError) as caught:
-        perfect(predicts).denoise(noisy(0.0), 0.0)
-    assert "\n" not in str(caught.value)
+    assert_refused(lambda: perfect(predicts).denoise(noisy(0.0), 0.0), "start at an earlier time")
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: x / 2, predicts)
+    with pytest.raises(InputError, match=r"sample\(start='authors'\)"):
+        sample(denoiser, NOISE, 3, NicholCosineSchedule())
+    assert sample(denoiser, NOISE, 3, NicholCosineSchedule(), start="authors").images.isfinite().all()
 
 
 # --- calls ---------------------------------------------------------------------------------------------

@@ -138,7 +138,8 @@ class FunctionDenoiser(Denoiser):
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
         if self.predicts in ("epsilon", "score") and not bool(values.all()):
             raise InputError(
-                f"{self.predicts} says nothing about the image at alpha_bar = 0: start at a later time"
+                f"{self.predicts} says nothing about the image at alpha_bar = 0: start at an earlier time, as "
+                "sample(start='authors') does, or use a schedule that ends above 0"
             )
         output = self.function(x, values, labels)
         if not isinstance(output, Tensor):
