@@ -133,6 +133,14 @@ class FunctionDenoiser(Denoiser):
             InputError: also for ``x`` that is no tensor (B, C, H, W) of floats, and when the function returns no
                 tensor, another shape or NaN.
         """
+        return PREDICTIONS[self.predicts](
+            self.output(x, alpha_bar, labels), x, *signal_and_noise(alpha_bar, x)
+        )
+
+    def output(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The function's output with its graph, for derivatives with respect to ``x``; errors of :meth:`denoise`."""
         if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
             raise InputError(f"x must be a tensor of floats of shape (B, C, H, W), not {_described(x)}")
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
@@ -151,7 +159,7 @@ class FunctionDenoiser(Denoiser):
         output = output.to(x)
         if not bool(output.isfinite().all()):
             raise InputError("the network returned NaN or infinity; check its weights and its input range")
-        return PREDICTIONS[self.predicts](output, x, *signal_and_noise(alpha_bar, x))
+        return output
 
 
 def _described(found: object) -> str:
