@@ -11,8 +11,7 @@ from torch import Tensor
 from patchmosaic.denoiser import Denoiser
 from patchmosaic.errors import InputError
 from patchmosaic.metrics import measure, summary
-from patchmosaic.nets import Network
-from patchmosaic.sampling import Step, sample, time_grid
+from patchmosaic.sampling import Step, sample, schedule_of, time_grid
 from patchmosaic.schedule import CosineSchedule, Schedule
 
 NETWORK_STEPS = (150, 20)
@@ -119,9 +118,7 @@ def percent(share: float | None) -> str:
 
 def network_flows(network: Denoiser, steps: Sequence[int], schedule: Schedule | None) -> dict[int, Flow]:
     """One flow for each number of steps; ``schedule`` as for :func:`compare`."""
-    if schedule is None:
-        schedule = network.schedule if isinstance(network, Network) else CosineSchedule()
-    return {count: Flow(network, count, schedule) for count in steps}
+    return {count: Flow(network, count, schedule or schedule_of(network)) for count in steps}
 
 
 def machine_flows(machines: Mapping[str, Denoiser], steps: int, start: str) -> dict[str, Flow]:
@@ -150,7 +147,7 @@ def compare(
         network_steps: the network's numbers of steps, the main one first.
         steps: the machines' number of steps.
         start: where the machines begin, see :func:`patchmosaic.sampling.time_grid`.
-        schedule: the network's noise levels; those it was trained with, or for another denoiser the cosine's.
+        schedule: the network's noise levels; None: its own ``schedule``, or the paper's cosine where it has none.
 
     Raises:
         InputError: no machine or number of steps, or what the denoisers cannot use.
