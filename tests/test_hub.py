@@ -325,6 +325,23 @@ def test_a_pipeline_is_loaded_with_another_scheduler_and_dtype(tmp_path):
     assert ScoreMachinePipeline.from_pretrained(tmp_path).unet.dtype == torch.float32
 
 
+def test_which_class_loads_what(tmp_path):
+    """As the page on diffusers says."""
+    model = ScoreMachineModel(pm.presets.ideal(settings().load().pixels), source=settings())
+    ScoreMachinePipeline(model).save_pretrained(tmp_path / "ours")
+    diffusers.DDIMPipeline(model, authors_scheduler()).save_pretrained(tmp_path / "theirs")
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        found = [kind.from_pretrained(folder).unet for kind in (ScoreMachinePipeline, diffusers.DDIMPipeline)]
+        for one in (*found, ScoreMachineModel.from_pretrained(folder, subfolder="unet")):
+            assert torch.equal(one(x, 500).sample, model(x, 500).sample)
+    assert isinstance(
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs"), diffusers.DDIMPipeline
+    )
+    with pytest.raises(AttributeError, match="no attribute ScoreMachinePipeline"):
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path / "ours")
+
+
 def test_other_images_are_refused(tmp_path):
     source = settings()
     data = source.load()

@@ -118,6 +118,7 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         scheduler: Any = None,
         torch_dtype: torch.dtype | None = None,
+        subfolder: str | None = None,
         **_: Any,
     ) -> "ScoreMachineModel":
         """Read what :meth:`save_pretrained` wrote, and find the images again.
@@ -126,12 +127,13 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
             pretrained_model_name_or_path: a folder.
             scheduler: as for the class.
             torch_dtype: in which a pipeline draws its noise; float32 without.
+            subfolder: of the folder, where the model is; "unet" in that of a pipeline.
             _: other options of diffusers, which choose how weights are read: there are none.
 
         Raises:
             InputError: no such folder, or other images than those it was saved with; the message says what differs.
         """
-        folder = Path(pretrained_model_name_or_path)
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
         config = read_json(folder / cls.config_name)
         if not isinstance(config, dict) or config.get("_class_name") != cls.__name__:
             raise InputError(f"{folder} holds no score machine: give a folder made by its save_pretrained")
