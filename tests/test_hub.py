@@ -359,6 +359,24 @@ def test_other_images_are_refused(tmp_path):
             ScoreMachineModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"limit": 59}, {"subset_seed": 1}, {"size": 9}])
+def test_a_source_of_other_images_is_refused_when_saving(tmp_path, change):
+    machine = pm.presets.ideal(settings().load().pixels)
+    model = ScoreMachineModel(machine, source=settings(**change))
+    with pytest.raises(pm.InputError, match="the machine was made of"):
+        ScoreMachinePipeline(model).save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    model.save_pretrained(tmp_path, include_data=True)
+    assert ScoreMachineModel.from_pretrained(tmp_path).machine.dictionary.shape == (1, 8, 8)
+
+
+def test_images_saved_before_do_not_stay(tmp_path):
+    ScoreMachineModel(pm.presets.ideal(torch.zeros(2, 1, 3, 3))).save_pretrained(tmp_path, include_data=True)
+    model = ScoreMachineModel(pm.presets.ideal(settings().load().pixels), source=settings())
+    model.save_pretrained(tmp_path)
+    assert len(ScoreMachineModel.from_pretrained(tmp_path).machine.dictionary) == 60
+
+
 def test_tampered_images_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 

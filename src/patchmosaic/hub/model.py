@@ -95,7 +95,8 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
             others: of diffusers, which choose how weights are written: there are none.
 
         Raises:
-            InputError: without ``include_data`` where nobody said where the images come from; to push to the Hub.
+            InputError: without ``include_data`` where nobody said where the images come from, or where they come from
+                gives others; to push to the Hub.
         """
         refuse_pushing(others)
         if self.source is None and not include_data:
@@ -108,6 +109,9 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         described = recipe.describe(self.machine, self.source)
         if include_data:
             recipe.write_images(self.machine.dictionary, folder / recipe.IMAGES)
+        elif self.source is not None:
+            recipe.check_source(described, self.source)
+            (folder / recipe.IMAGES).unlink(missing_ok=True)  # of a machine saved there before
         write_json(
             folder / self.config_name, {"_class_name": type(self).__name__, **settled, "machine": described}
         )
