@@ -1,6 +1,7 @@
 """Every prediction type means the same clean image."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +176,19 @@ def test_half_precision_sums_may_overflow():
     x = torch.ones(3, 1, 200, 200, dtype=torch.float16)
     denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: torch.ones_like(x), "x0")
     assert torch.equal(denoiser.denoise(x, 0.5), x)
+
+
+def test_the_example_of_docs_networks():
+    """It runs, with less training, and asks the network at the very time steps it was trained with."""
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text("utf-8")
+    (snippet,) = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    assert snippet.count("range(1000)") == 1
+    known: dict = {}
+    exec(compile(snippet.replace("range(1000)", "range(3)"), "networks.md", "exec"), known)
+    net, asked = known["net"], []
+    known["net"] = lambda x, timestep: asked.extend(timestep.tolist()) or net(x, timestep)
+    sample(known["network"], known["noise"][:1], 1000, known["schedule"])
+    assert asked == list(range(999, -1, -1))
 
 
 # --- errors --------------------------------------------------------------------------------------------
