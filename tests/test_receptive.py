@@ -78,6 +78,9 @@ def test_what_has_no_derivative():
     x = torch.zeros(1, 1, 3, 3)
     with pytest.raises(pm.InputError, match="machine_jacobian is for a machine"):
         network_jacobian(pm.presets.ideal(x), x, 0.4)
+    for wrong in (x[0], x.int(), x.numpy()):
+        with pytest.raises(pm.InputError, match="x must be a tensor of floats of shape"):
+            network_jacobian(pm.FunctionDenoiser(lambda x, alpha_bar, labels: x / 2), wrong, 0.4)
     with pytest.raises(pm.InputError, match="has no gradient"):
         network_jacobian(pm.FunctionDenoiser(torch.no_grad()(lambda x, alpha_bar, labels: x / 2)), x, 0.4)
 

@@ -69,6 +69,12 @@ def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[flo
     return values if len(values) == batch else values * batch
 
 
+def check_images(x: object) -> None:
+    """InputError unless ``x`` is a tensor (B, C, H, W) of floats."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+        raise InputError(f"x must be a tensor of floats of shape (B, C, H, W), not {_described(x)}")
+
+
 def signal_and_noise(alpha_bar: AlphaBar, x: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
     """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) of shape (b, 1, 1, 1), computed in float64, in the dtype of x."""
     values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64).view(-1, 1, 1, 1)
@@ -141,8 +147,7 @@ class FunctionDenoiser(Denoiser):
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The function's output with its graph, for derivatives with respect to ``x``; errors of :meth:`denoise`."""
-        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-            raise InputError(f"x must be a tensor of floats of shape (B, C, H, W), not {_described(x)}")
+        check_images(x)
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
         if self.predicts in ("epsilon", "score") and not bool(values.all()):
             raise InputError(

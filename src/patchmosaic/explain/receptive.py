@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmosaic.denoiser import PREDICTIONS, FunctionDenoiser, signal_and_noise
+from patchmosaic.denoiser import PREDICTIONS, FunctionDenoiser, check_images, signal_and_noise
 from patchmosaic.engines.windows import Frame, features, local_frame, pad, scaled
 from patchmosaic.errors import InputError
 from patchmosaic.machine import ScoreMachine
@@ -46,6 +46,7 @@ def network_jacobian(
             f"network_jacobian takes a Network or a FunctionDenoiser, not {type(network).__name__}: "
             "machine_jacobian is for a machine"
         )
+    check_images(x)
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         output = network.output(x, alpha_bar, labels)
