@@ -55,6 +55,17 @@ def test_several_machines_are_each_compared_on_the_networks_way(digits):
     torch.testing.assert_close(found["ls"].cosines[3, :, 1], expected, rtol=0, atol=1e-5)
 
 
+def test_a_network_is_followed_on_its_own_schedule(networks, digits):
+    network = load_network(networks / "plain")
+    machines = {"ls": pm.presets.local(digits.images[:20], 3)}
+    for own in (pm.LinearSchedule(), pm.CosineSchedule()):
+        network.schedule = own
+        found = pm.calibrate(network, machines, noise(2), WINDOWS, 3)["ls"]
+        given = pm.calibrate(network, machines, noise(2), WINDOWS, 3, own)["ls"]
+        assert found.alpha_bars == tuple(map(own.alpha_bar, (1 / 3, 2 / 3, 1.0)))
+        assert torch.equal(found.cosines, given.cosines)
+
+
 def test_median_and_quartiles_are_over_trajectories():
     best = torch.tensor([[3, 3, 5, 7], [5, 3, 7, 7], [7, 7, 7, 3]])
     cosines = (torch.tensor(WINDOWS) == best[..., None]) * 0.5

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 
 import patchmosaic as pm
@@ -84,6 +85,34 @@ def test_a_machine_predicts_itself():
     assert result.beats_is(5, "same") == 1
     assert result.beats_is(5, "is") is None
     assert result.summary()["machines"]["same"]["R2"]["median"] == 1
+
+
+LINEAR = pm.ArraySchedule((1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0))
+
+
+def test_a_machine_predicts_itself_on_any_schedule():
+    """Machines on another schedule than the network's would fall short of r = 1 by the difference."""
+    local = machines()["bbels"]
+    given = pm.compare(
+        local, {"same": local}, noise_of(range(4)), network_steps=(6,), steps=6, schedule=LINEAR
+    )
+    local.schedule = LINEAR
+    own = pm.compare(local, {"same": local}, noise_of(range(4)), network_steps=(6,), steps=6)
+    expected = pm.sample(local, noise_of(range(4)), 6, LINEAR).images
+    for result in (given, own):
+        assert torch.equal(result.machines["same"], expected)
+        assert result.metrics[6]["same"]["r"].min() > 1 - 1e-12
+
+
+def test_the_command_draws_machines_on_the_networks_schedule(nets, tmp_path):
+    shutil.copytree(nets / "plain", tmp_path / "net")
+    DDPMScheduler().save_pretrained(tmp_path / "net")
+    for start in ("aligned", "authors"):
+        assert compare(tmp_path, tmp_path / start, "--start", start, network="net") == 0
+        drawn = records.read_tensors(tmp_path / start / "samples.safetensors")[0]
+        schedule = load_network(tmp_path / "net").schedule
+        expected = pm.sample(machines()["bbels"], noise_of(range(7)), 4, schedule, start=start).images
+        assert torch.equal(drawn["bbels"], expected)
 
 
 def test_python_gives_each_its_own_flow(nets):

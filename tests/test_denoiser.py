@@ -1,12 +1,13 @@
 """Every prediction type means the same clean image."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from patchmosaic import Denoiser, FunctionDenoiser, InputError
+from patchmosaic import Denoiser, FunctionDenoiser, InputError, NicholCosineSchedule, sample
 
 LEVELS = (1e-3, 0.02, 0.5, 0.9, 0.999)
 PREDICTS = ("epsilon", "x0", "v", "score")
@@ -93,9 +94,11 @@ def test_no_signal_at_all(predicts):
 @pytest.mark.parametrize("predicts", ["epsilon", "score"])
 def test_no_signal_to_divide_by(predicts):
     """The noise in pure noise says nothing about the image: an error, rather than an image of NaN."""
-    with pytest.raises(InputError) as caught:
-        perfect(predicts).denoise(noisy(0.0), 0.0)
-    assert "\n" not in str(caught.value)
+    assert_refused(lambda: perfect(predicts).denoise(noisy(0.0), 0.0), "start at an earlier time")
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: x / 2, predicts)
+    with pytest.raises(InputError, match=r"sample\(start='authors'\)"):
+        sample(denoiser, NOISE, 3, NicholCosineSchedule())
+    assert sample(denoiser, NOISE, 3, NicholCosineSchedule(), start="authors").images.isfinite().all()
 
 
 # --- calls ---------------------------------------------------------------------------------------------
@@ -143,6 +146,16 @@ def test_dtype_of_the_input(predicts):
             assert method(x, 0.7).dtype == dtype
 
 
+@every_prediction
+def test_levels_in_float64_do_not_leak_into_the_result(predicts):
+    """What is computed from them is float64; the next step of a flow asks the network again."""
+    network = nn.Conv2d(2, 2, 1)
+    denoiser = FunctionDenoiser(lambda x, a, labels: network(x) / column(1 - a).sqrt(), predicts)
+    x = random_images(4, dtype=torch.float32)
+    assert denoiser.denoise(x, 0.7).dtype == torch.float32
+    assert sample(denoiser, x, steps=3).images.dtype == torch.float32
+
+
 def test_levels_close_to_one_in_float32():
     """1 - alpha_bar is taken in float64: in float32 it would be off by up to 3 % here."""
     alpha_bar = 1 - 1e-6
@@ -165,6 +178,19 @@ def test_half_precision_sums_may_overflow():
     assert torch.equal(denoiser.denoise(x, 0.5), x)
 
 
+def test_the_example_of_docs_networks():
+    """It runs, with less training, and asks the network at the very time steps it was trained with."""
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text("utf-8")
+    (snippet,) = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    assert snippet.count("range(1000)") == 1
+    known: dict = {}
+    exec(compile(snippet.replace("range(1000)", "range(3)"), "networks.md", "exec"), known)
+    net, asked = known["net"], []
+    known["net"] = lambda x, timestep: asked.extend(timestep.tolist()) or net(x, timestep)
+    sample(known["network"], known["noise"][:1], 1000, known["schedule"])
+    assert asked == list(range(999, -1, -1))
+
+
 # --- errors --------------------------------------------------------------------------------------------
 
 
@@ -178,6 +204,25 @@ def assert_refused(call, message):
 def test_a_function_that_returns_another_shape(shape):
     denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: torch.zeros(shape))
     assert_refused(lambda: denoiser.denoise(CLEAN, 0.5), "the network returned shape")
+
+
+@pytest.mark.parametrize("output", [(NOISE,), {"sample": NOISE}, NOISE.numpy(), None], ids=type)
+def test_a_function_that_returns_no_tensor(output):
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: output)
+    assert_refused(lambda: denoiser.denoise(CLEAN, 0.5), f"the network returned {type(output).__name__}")
+
+
+@pytest.mark.parametrize("method", ["denoise", "epsilon", "score"])
+@pytest.mark.parametrize("x", [CLEAN[0], CLEAN[None], CLEAN.numpy(), CLEAN.int(), None], ids=type)
+def test_what_is_no_batch_of_images(method, x):
+    """Levels one per image would be spread over three-dimensional input."""
+    denoiser = FunctionDenoiser(lambda x, alpha_bar, labels: x, "x0")
+    levels = torch.full((len(CLEAN[0]),), 0.5)
+    assert_refused(lambda: getattr(denoiser, method)(x, levels), "x must be a tensor of floats of shape")
+
+
+def test_what_cannot_be_called():
+    assert_refused(lambda: FunctionDenoiser("network.pt"), "function must be called as")
 
 
 @every_prediction

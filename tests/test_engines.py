@@ -436,6 +436,20 @@ def test_what_works_is_explained(monkeypatch, locality, dtype, engine, because):
     assert because in said
 
 
+@pytest.mark.parametrize(
+    ("alpha_bar", "dtype", "told"),
+    [
+        (2.0, torch.float32, r"\[0, 1\)"),
+        (1.0, torch.float32, r"\[0, 1\)"),
+        (0.5, torch.float16, "not float16"),
+    ],
+)
+def test_what_cannot_be_denoised_is_not_explained(alpha_bar, dtype, told):
+    machine = pm.ScoreMachine(training_images((1, 6, 6), 9, "bytes"), None, 3)
+    with pytest.raises(pm.InputError, match=told):
+        machine.explain_engine(alpha_bar, dtype)
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_while_another_thread_makes_what_is_kept():
     cache = Cache(10, int)

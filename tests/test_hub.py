@@ -325,6 +325,23 @@ def test_a_pipeline_is_loaded_with_another_scheduler_and_dtype(tmp_path):
     assert ScoreMachinePipeline.from_pretrained(tmp_path).unet.dtype == torch.float32
 
 
+def test_which_class_loads_what(tmp_path):
+    """As the page on diffusers says."""
+    model = ScoreMachineModel(pm.presets.ideal(settings().load().pixels), source=settings())
+    ScoreMachinePipeline(model).save_pretrained(tmp_path / "ours")
+    diffusers.DDIMPipeline(model, authors_scheduler()).save_pretrained(tmp_path / "theirs")
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        found = [kind.from_pretrained(folder).unet for kind in (ScoreMachinePipeline, diffusers.DDIMPipeline)]
+        for one in (*found, ScoreMachineModel.from_pretrained(folder, subfolder="unet")):
+            assert torch.equal(one(x, 500).sample, model(x, 500).sample)
+    assert isinstance(
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs"), diffusers.DDIMPipeline
+    )
+    with pytest.raises(AttributeError, match="no attribute ScoreMachinePipeline"):
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path / "ours")
+
+
 def test_other_images_are_refused(tmp_path):
     source = settings()
     data = source.load()
@@ -340,6 +357,24 @@ def test_other_images_are_refused(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         with pytest.raises(pm.InputError, match=told):
             ScoreMachineModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"limit": 59}, {"subset_seed": 1}, {"size": 9}])
+def test_a_source_of_other_images_is_refused_when_saving(tmp_path, change):
+    machine = pm.presets.ideal(settings().load().pixels)
+    model = ScoreMachineModel(machine, source=settings(**change))
+    with pytest.raises(pm.InputError, match="the machine was made of"):
+        ScoreMachinePipeline(model).save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    model.save_pretrained(tmp_path, include_data=True)
+    assert ScoreMachineModel.from_pretrained(tmp_path).machine.dictionary.shape == (1, 8, 8)
+
+
+def test_images_saved_before_do_not_stay(tmp_path):
+    ScoreMachineModel(pm.presets.ideal(torch.zeros(2, 1, 3, 3))).save_pretrained(tmp_path, include_data=True)
+    model = ScoreMachineModel(pm.presets.ideal(settings().load().pixels), source=settings())
+    model.save_pretrained(tmp_path)
+    assert len(ScoreMachineModel.from_pretrained(tmp_path).machine.dictionary) == 60
 
 
 def test_tampered_images_are_refused(tmp_path):

@@ -66,6 +66,25 @@ def test_a_networks_derivative(predicts):
     assert outside.abs().max() == 0
 
 
+@pytest.mark.parametrize("predicts", ["epsilon", "x0", "v", "score"])
+def test_a_functions_derivative(predicts):
+    denoiser = pm.FunctionDenoiser(lambda x, alpha_bar, labels: (x * alpha_bar.to(x)[0]).sin(), predicts)
+    x = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = finite_differences(lambda moved, i: denoiser.denoise(moved, 0.4), x)
+    torch.testing.assert_close(network_jacobian(denoiser, x, 0.4), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_what_has_no_derivative():
+    x = torch.zeros(1, 1, 3, 3)
+    with pytest.raises(pm.InputError, match="machine_jacobian is for a machine"):
+        network_jacobian(pm.presets.ideal(x), x, 0.4)
+    for wrong in (x[0], x.int(), x.numpy()):
+        with pytest.raises(pm.InputError, match="x must be a tensor of floats of shape"):
+            network_jacobian(pm.FunctionDenoiser(lambda x, alpha_bar, labels: x / 2), wrong, 0.4)
+    with pytest.raises(pm.InputError, match="has no gradient"):
+        network_jacobian(pm.FunctionDenoiser(torch.no_grad()(lambda x, alpha_bar, labels: x / 2)), x, 0.4)
+
+
 @pytest.mark.parametrize(("size", "side"), [(8, 1), (8, 5), (9, 9), (32, 17)])
 def test_a_uniform_square_is_as_wide_as_it_is(size, side):
     field = torch.zeros(size, size, dtype=torch.float64)

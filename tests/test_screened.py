@@ -1,5 +1,6 @@
 """Certified screening: the error is within the bound, the bound within the tolerance, and it does leave out."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -170,3 +171,8 @@ def test_trees_of_classes_stay_within_bounds(monkeypatch):
 def test_wrong_tolerances(tol):
     with pytest.raises(pm.InputError, match=r"tol must be a number in \[0, 2\)"):
         pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), tol=tol)
+
+
+@pytest.mark.parametrize("tol", [np.float32(1e-3), np.float64(1e-3), np.int64(1)])
+def test_tolerances_of_numpy(tol):
+    assert pm.ScoreMachine(training_images((1, 4, 4), 2, "bytes"), tol=tol).tol == float(tol)

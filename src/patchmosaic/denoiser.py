@@ -36,16 +36,18 @@ class Denoiser(ABC):
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The score (sqrt(alpha_bar) D - x) / (1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
+        mean = self.denoise(x, alpha_bar, labels)
         signal, noise = signal_and_noise(alpha_bar, x)
-        return (signal * self.denoise(x, alpha_bar, labels) - x) / noise**2
+        return (signal * mean - x) / noise**2
 
     @final
     def epsilon(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The unit noise (x - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar), shaped as ``x``; errors of :meth:`denoise`."""
+        mean = self.denoise(x, alpha_bar, labels)
         signal, noise = signal_and_noise(alpha_bar, x)
-        return (x - signal * self.denoise(x, alpha_bar, labels)) / noise
+        return (x - signal * mean) / noise
 
 
 def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[float]:
@@ -65,6 +67,12 @@ def per_sample(alpha_bar: AlphaBar, batch: int, clean: bool = False) -> list[flo
         why = ": at 1 the image is already clean" if wrong[0] == 1 else ""
         raise InputError(f"alpha_bar must lie in {'[0, 1]' if clean else '[0, 1)'}, not {wrong[0]:g}{why}")
     return values if len(values) == batch else values * batch
+
+
+def check_images(x: object) -> None:
+    """InputError unless ``x`` is a tensor (B, C, H, W) of floats."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+        raise InputError(f"x must be a tensor of floats of shape (B, C, H, W), not {_described(x)}")
 
 
 def signal_and_noise(alpha_bar: AlphaBar, x: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
@@ -101,12 +109,13 @@ class FunctionDenoiser(Denoiser):
     """A denoiser from any function, such as a trained network.
 
     Args:
-        function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,) in float64.
+        function: called as ``function(x, alpha_bar, labels)`` with alpha_bar of shape (b,), in float64 because
+            float32 rounds 1 - alpha_bar away; a network wants ``alpha_bar.to(x)``.
         predicts: what it returns: "epsilon", "x0", "v" (= sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0,
             Salimans & Ho 2022) or "score".
 
     Raises:
-        InputError: for another prediction.
+        InputError: for another prediction, or what is not a function.
     """
 
     def __init__(
@@ -114,21 +123,52 @@ class FunctionDenoiser(Denoiser):
     ):
         if predicts not in PREDICTIONS:
             raise InputError(f"predicts must be one of {', '.join(PREDICTIONS)}, not {predicts!r}")
+        if not callable(function):
+            raise InputError(
+                f"function must be called as function(x, alpha_bar, labels): {type(function).__name__} cannot be"
+            )
         self.function, self.predicts = function, predicts
 
     @torch.no_grad()
     def denoise(
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """See :meth:`Denoiser.denoise`; InputError when the function returns another shape or NaN."""
+        """See :meth:`Denoiser.denoise`; in the dtype of ``x``, whatever that of the function's result.
+
+        Raises:
+            InputError: also for ``x`` that is no tensor (B, C, H, W) of floats, and when the function returns no
+                tensor, another shape or NaN.
+        """
+        return PREDICTIONS[self.predicts](
+            self.output(x, alpha_bar, labels), x, *signal_and_noise(alpha_bar, x)
+        )
+
+    def output(
+        self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The function's output with its graph, for derivatives with respect to ``x``; errors of :meth:`denoise`."""
+        check_images(x)
         values = torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64, device=x.device)
         if self.predicts in ("epsilon", "score") and not bool(values.all()):
             raise InputError(
-                f"{self.predicts} says nothing about the image at alpha_bar = 0: start at a later time"
+                f"{self.predicts} says nothing about the image at alpha_bar = 0: start at an earlier time, as "
+                "sample(start='authors') does, or use a schedule that ends above 0"
             )
         output = self.function(x, values, labels)
+        if not isinstance(output, Tensor):
+            raise InputError(
+                f"the network returned {_described(output)}: return the tensor of its prediction"
+            )
         if output.shape != x.shape:
             raise InputError(f"the network returned shape {tuple(output.shape)} for input {tuple(x.shape)}")
+        output = output.to(x)
         if not bool(output.isfinite().all()):
             raise InputError("the network returned NaN or infinity; check its weights and its input range")
-        return PREDICTIONS[self.predicts](output, x, *signal_and_noise(alpha_bar, x))
+        return output
+
+
+def _described(found: object) -> str:
+    """What was given where a tensor is wanted, in a few words."""
+    if not isinstance(found, Tensor):
+        return type(found).__name__
+    return f"{str(found.dtype).split('.')[-1]} of shape {tuple(found.shape)}"

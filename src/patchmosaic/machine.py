@@ -79,7 +79,7 @@ class ScoreMachine(Denoiser):
         if symmetry not in SYMMETRIES:
             raise InputError(f"symmetry must be one of {', '.join(SYMMETRIES)}, not {symmetry!r}")
         check_count("memory_budget, in bytes,", memory_budget, LEAST_MEMORY_BUDGET)
-        if not (isinstance(tol, int | float) and 0 <= tol < 2):
+        if not (isinstance(tol, int | float | np.integer | np.floating) and 0 <= tol < 2):
             raise InputError(f"tol must be a number in [0, 2), not {tol!r}")
         self.locality = locality if isinstance(locality, LocalitySchedule | None) else check_window(locality)
         self.rules = Rules(symmetry == "translation", padding, keys)
@@ -99,8 +99,14 @@ class ScoreMachine(Denoiser):
         self.engine = engines.ScreenedEngine(exact, self.tol) if self.tol else exact
 
     def explain_engine(self, alpha_bar: float = 0.5, dtype: torch.dtype = torch.float32) -> str:
-        """One line: which engine works at this noise level for images of this dtype, and why."""
-        return self.engine.explain(window_at(self.locality, alpha_bar), dtype)
+        """One line: which engine works at this noise level for images of this dtype, and why.
+
+        Raises:
+            InputError: for a noise level or a dtype that :meth:`denoise` refuses.
+        """
+        _check_dtype(dtype)
+        (level,) = per_sample(alpha_bar, 1)
+        return self.engine.explain(window_at(self.locality, level), dtype)
 
     @torch.no_grad()
     def denoise(
@@ -241,9 +247,7 @@ class ScoreMachine(Denoiser):
         ]
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
-            found = str(x.dtype).split(".")[-1] if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"x must be a float32 or float64 tensor, not {found}")
+        _check_dtype(x.dtype if isinstance(x, Tensor) else type(x).__name__)
         if x.ndim != 4 or tuple(x.shape[1:]) != self.dictionary.shape:
             c, h, w = self.dictionary.shape
             raise InputError(
@@ -259,6 +263,11 @@ class ScoreMachine(Denoiser):
                 f"x contains {found} in sample {sample}: numbers up to {_LARGEST:.0e} can be denoised, "
                 "and noisy images lie within a few units of 0"
             )
+
+
+def _check_dtype(found: object) -> None:
+    if found not in (torch.float32, torch.float64):
+        raise InputError(f"x must be a float32 or float64 tensor, not {str(found).split('.')[-1]}")
 
 
 def _lies_in(pixel: Any, shape: tuple[int, int]) -> bool:

@@ -119,6 +119,12 @@ def in_turn(labels: Sequence[int] | None, count: int) -> Int[Tensor, " count"] |
     return None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(count)])
 
 
+def schedule_of(denoiser: Denoiser) -> Schedule:
+    """The noise schedule that a denoiser was made with, its ``schedule``; the paper's cosine where it has none."""
+    own = getattr(denoiser, "schedule", None)
+    return own if isinstance(own, Schedule) else CosineSchedule()
+
+
 def time_grid(schedule: Schedule, steps: int, start: str = "aligned") -> tuple[float, ...]:
     """The times of a reverse flow, first to last.
 

@@ -16,8 +16,8 @@ from patchmosaic.denoiser import Denoiser, signal_and_noise
 from patchmosaic.errors import InputError
 from patchmosaic.locality import LocalitySchedule, check_window
 from patchmosaic.machine import ScoreMachine
-from patchmosaic.sampling import Step, reverse_flow, time_grid
-from patchmosaic.schedule import CosineSchedule, Schedule
+from patchmosaic.sampling import Step, reverse_flow, schedule_of, time_grid
+from patchmosaic.schedule import Schedule
 
 _LARGEST = 31  # the largest window tried where a network does not know what it sees
 
@@ -79,7 +79,8 @@ def calibrate(
         noise: unit normal, one sample per trajectory.
         windows: odd integers to try; see :func:`candidate_windows`.
         steps: of the trajectories, at t = n/n, ..., 1/n.
-        schedule: the noise schedule; the paper's cosine by default.
+        schedule: the noise schedule of the trajectories; None: the network's own ``schedule``, or the paper's cosine
+            where it has none.
         labels: one class per trajectory, or None.
 
     Returns:
@@ -89,7 +90,7 @@ def calibrate(
         InputError: for no machines, trajectories or windows, windows that are not odd and positive, steps < 1, or
             images and labels that network or machines cannot use.
     """
-    schedule = schedule or CosineSchedule()
+    schedule = schedule or schedule_of(network)
     candidates = sort_windows(windows)
     if not machines or len(noise) == 0:
         raise InputError("calibration needs one machine and one sample of noise at least")

@@ -24,7 +24,7 @@ from patchmosaic.words import counted
 
 _DESCRIPTION = """\
 Give the same noise and the same labels to a trained network and to score machines, and measure how well each
-machine predicts what the network draws.
+machine predicts what the network draws. All are drawn on the network's noise schedule.
 
 The output folder holds report.html (everything in one page), summary.json, per_seed.csv, pairs.png (network above
 theory), scatter.png (each machine against the ideal one), samples.safetensors (every picture), and run.json

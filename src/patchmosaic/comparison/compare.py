@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmosaic.denoiser import Denoiser
 from patchmosaic.errors import InputError
 from patchmosaic.metrics import measure, summary
-from patchmosaic.nets import Network
-from patchmosaic.sampling import Step, sample, time_grid
+from patchmosaic.sampling import Step, sample, schedule_of, time_grid
 from patchmosaic.schedule import CosineSchedule, Schedule
 
 NETWORK_STEPS = (150, 20)
 IDEAL = "is"
+_ROUNDING = 1e-5  # of sqrt(alpha_bar), in diffusers' tables, which are float32
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,20 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.3g} %"
 
 
-def network_flows(network: Denoiser, steps: Sequence[int], schedule: Schedule | None) -> dict[int, Flow]:
-    """One flow for each number of steps; ``schedule`` as for :func:`compare`."""
-    if schedule is None:
-        schedule = network.schedule if isinstance(network, Network) else CosineSchedule()
+def network_flows(network: Denoiser, steps: Sequence[int], schedule: Schedule) -> dict[int, Flow]:
+    """One flow for each number of steps."""
     return {count: Flow(network, count, schedule) for count in steps}
 
 
-def machine_flows(machines: Mapping[str, Denoiser], steps: int, start: str) -> dict[str, Flow]:
-    """One flow for each machine, on the paper's cosine schedule."""
-    return {name: Flow(machine, steps, CosineSchedule(), start) for name, machine in machines.items()}
+def machine_flows(
+    machines: Mapping[str, Denoiser], steps: int, start: str, schedule: Schedule
+) -> dict[str, Flow]:
+    """One flow for each machine, on the network's schedule: the cosine itself where that is a table of it."""
+    cosine = CosineSchedule()
+    times = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    apart = schedule.alpha_bar(times).sqrt() - cosine.alpha_bar(times).sqrt()
+    schedule = cosine if float(apart.abs().max()) < _ROUNDING else schedule
+    return {name: Flow(machine, steps, schedule, start) for name, machine in machines.items()}
 
 
 def compare(
@@ -142,6 +147,8 @@ def compare(
 ) -> Comparison:
     """Let a network and machines draw from the same noise (Kamb & Ganguli 2025, section 5).
 
+    All are drawn on one noise schedule: the difference of two would count as one between network and theory.
+
     Args:
         network: the reference: a trained network, or any denoiser.
         machines: what is to predict it, by name; call the ideal machine "is" to hold the others against it.
@@ -150,15 +157,16 @@ def compare(
         network_steps: the network's numbers of steps, the main one first.
         steps: the machines' number of steps.
         start: where the machines begin, see :func:`patchmosaic.sampling.time_grid`.
-        schedule: the network's noise levels; those it was trained with, or for another denoiser the cosine's.
+        schedule: the noise levels of all; None: the network's ``schedule``, or the paper's cosine where it has none.
 
     Raises:
         InputError: no machine or number of steps, or what the denoisers cannot use.
     """
     if not machines or not network_steps:
         raise InputError("a comparison needs at least one machine and one number of network steps")
+    schedule = schedule or schedule_of(network)
     reference = network_flows(network, network_steps, schedule)
-    theory = machine_flows(machines, steps, start)
+    theory = machine_flows(machines, steps, start, schedule)
     return Comparison(
         {count: flow.draw(noise, labels) for count, flow in reference.items()},
         {name: flow.draw(noise, labels) for name, flow in theory.items()},

@@ -57,10 +57,10 @@ class Run:
         }
         for label in settings.labels or ():
             next(iter(machines.values())).dictionary.members(label)
-        reference = network_flows(network, settings.network_steps, None)
+        reference = network_flows(network, settings.network_steps, network.schedule)
         self.flows: dict[str, Flow] = {
             **{f"network_{steps}": flow for steps, flow in reference.items()},
-            **machine_flows(machines, settings.steps, settings.start),
+            **machine_flows(machines, settings.steps, settings.start, network.schedule),
         }
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here

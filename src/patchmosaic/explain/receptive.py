@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmosaic.denoiser import PREDICTIONS, signal_and_noise
+from patchmosaic.denoiser import PREDICTIONS, FunctionDenoiser, check_images, signal_and_noise
 from patchmosaic.engines.windows import Frame, features, local_frame, pad, scaled
+from patchmosaic.errors import InputError
 from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets import Network
 from patchmosaic.posterior import empty, finalize, update
@@ -21,7 +22,7 @@ _ROUNDING = 1e-12  # covariances below are taken for 0
 
 
 def network_jacobian(
-    network: Network,
+    network: Network | FunctionDenoiser,
     x: Float[Tensor, "b c h w"],
     alpha_bar: float,
     labels: Int[Tensor, " b"] | None = None,
@@ -36,10 +37,23 @@ def network_jacobian(
 
     Returns:
         In float64, on the CPU.
+
+    Raises:
+        InputError: as its ``denoise``; also for another denoiser, or a function that autograd cannot follow.
     """
+    if not isinstance(network, Network | FunctionDenoiser):
+        raise InputError(
+            f"network_jacobian takes a Network or a FunctionDenoiser, not {type(network).__name__}: "
+            "machine_jacobian is for a machine"
+        )
+    check_images(x)
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         output = network.output(x, alpha_bar, labels)
+        if not output.requires_grad:
+            raise InputError(
+                "the network's output has no gradient: let its function run without torch.no_grad()"
+            )
         mean = PREDICTIONS[network.predicts](output, x, *signal_and_noise(alpha_bar, x))
         centre = mean[:, :, x.shape[2] // 2, x.shape[3] // 2].sum(0)
         rows = [torch.autograd.grad(value, x, retain_graph=True)[0] for value in centre]

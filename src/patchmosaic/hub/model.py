@@ -95,7 +95,8 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
             others: of diffusers, which choose how weights are written: there are none.
 
         Raises:
-            InputError: without ``include_data`` where nobody said where the images come from; to push to the Hub.
+            InputError: without ``include_data`` where nobody said where the images come from, or where they come from
+                gives others; to push to the Hub.
         """
         refuse_pushing(others)
         if self.source is None and not include_data:
@@ -108,6 +109,9 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         described = recipe.describe(self.machine, self.source)
         if include_data:
             recipe.write_images(self.machine.dictionary, folder / recipe.IMAGES)
+        elif self.source is not None:
+            recipe.check_source(described, self.source)
+            (folder / recipe.IMAGES).unlink(missing_ok=True)  # of a machine saved there before
         write_json(
             folder / self.config_name, {"_class_name": type(self).__name__, **settled, "machine": described}
         )
@@ -118,6 +122,7 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         scheduler: Any = None,
         torch_dtype: torch.dtype | None = None,
+        subfolder: str | None = None,
         **_: Any,
     ) -> "ScoreMachineModel":
         """Read what :meth:`save_pretrained` wrote, and find the images again.
@@ -126,12 +131,13 @@ class ScoreMachineModel(ModelMixin, ConfigMixin):
             pretrained_model_name_or_path: a folder.
             scheduler: as for the class.
             torch_dtype: in which a pipeline draws its noise; float32 without.
+            subfolder: of the folder, where the model is; "unet" in that of a pipeline.
             _: other options of diffusers, which choose how weights are read: there are none.
 
         Raises:
             InputError: no such folder, or other images than those it was saved with; the message says what differs.
         """
-        folder = Path(pretrained_model_name_or_path)
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
         config = read_json(folder / cls.config_name)
         if not isinstance(config, dict) or config.get("_class_name") != cls.__name__:
             raise InputError(f"{folder} holds no score machine: give a folder made by its save_pretrained")

@@ -116,7 +116,8 @@ class ScoreMachinePipeline(DiffusionPipeline):
             "_class_name": type(self).__name__,
             "scheduler": ["diffusers", type(self.scheduler).__name__],
         }
-        write_json(folder / "model_index.json", {**index, "unet": ["patchmosaic.hub", "ScoreMachineModel"]})
+        kind = [ScoreMachineModel.__module__, ScoreMachineModel.__name__]  # where diffusers finds it
+        write_json(folder / "model_index.json", {**index, "unet": kind})
 
     @classmethod
     def from_pretrained(

@@ -64,8 +64,21 @@ def build(config: dict[str, Any], folder: Path) -> tuple[ScoreMachine, DataSetti
         labels = None  # of the source, which the machine was made without
     choices = {name: config[name] for name in ("symmetry", "padding", "keys", "group", "tol")}
     machine = ScoreMachine(images, labels, locality, **choices)
-    _check(fingerprint(machine.dictionary), config["images"], where)
+    _check(
+        fingerprint(machine.dictionary),
+        config["images"],
+        where,
+        "give it the same data, or build a new machine",
+    )
     return machine, source
+
+
+def check_source(config: dict[str, Any], source: DataSettings) -> None:
+    """InputError unless a source gives the images of a machine's configuration: it could not be loaded again."""
+    data = source.load()
+    labels = None if config["images"]["labels"] is None else data.labels
+    mend = "give the source that they come from, or save with include_data=True"
+    _check(fingerprint(Dictionary(data.pixels, labels)), config["images"], source.data, mend)
 
 
 def fingerprint(dictionary: Dictionary) -> dict[str, Any]:
@@ -79,15 +92,14 @@ def fingerprint(dictionary: Dictionary) -> dict[str, Any]:
     return {"shape": [len(dictionary), *dictionary.shape], "pixels": pixels.hexdigest(), "labels": labels}
 
 
-def _check(found: dict[str, Any], saved: dict[str, Any], where: str) -> None:
-    if found["shape"] != saved["shape"]:
-        there, then = ("x".join(map(str, one["shape"])) for one in (found, saved))
-        raise InputError(f"{where} holds images of shape {there}; the machine was saved with {then}")
-    different = [name for name in ("pixels", "labels") if found[name] != saved[name]]
+def _check(found: dict[str, Any], wanted: dict[str, Any], where: str, mend: str) -> None:
+    if found["shape"] != wanted["shape"]:
+        there, here = ("x".join(map(str, one["shape"])) for one in (found, wanted))
+        raise InputError(f"{where} holds images of shape {there}, and the machine was made of {here}: {mend}")
+    different = [name for name in ("pixels", "labels") if found[name] != wanted[name]]
     if different:
         raise InputError(
-            f"the {' and '.join(different)} of the images in {where} are not those that the machine was saved with: "
-            "give it the same data, or build a new machine"
+            f"the {' and '.join(different)} of the images in {where} are not those that the machine was made of: {mend}"
         )
 
 

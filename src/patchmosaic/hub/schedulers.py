@@ -31,6 +31,8 @@ class Level(NamedTuple):
 def authors_scheduler(steps: int | None = None) -> DDIMScheduler:
     """The paper's cosine schedule, alpha_bar = cos^2(t / 1.008 pi / 2), as a ``DDIMScheduler``.
 
+    In a number of steps that does not divide its training steps, diffusers' DDIM takes wrong steps without a word.
+
     Args:
         steps: number of steps it must be able to take: a scheduler takes numbers that divide its training steps, of
             which there are 1,000, or the least multiple of 1,000 that ``steps`` divides. Training step k is t = (k +

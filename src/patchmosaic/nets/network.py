@@ -5,12 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchmosaic.data import Dataset, DataSettings
-from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser, per_sample
+from patchmosaic.denoiser import AlphaBar, Denoiser, FunctionDenoiser
 from patchmosaic.errors import InputError, needed_by
 from patchmosaic.locality import LocalitySchedule
 from patchmosaic.records import read_json
@@ -81,7 +80,7 @@ class Network(Denoiser):
         self, x: Float[Tensor, "b c h w"], alpha_bar: AlphaBar, labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The network's own output with its graph, for derivatives with respect to ``x``; errors of :meth:`denoise`."""
-        return self._call(x, torch.tensor(per_sample(alpha_bar, len(x)), dtype=torch.float64), labels)
+        return self._denoiser.output(x, alpha_bar, labels)
 
     def _call(self, x: Tensor, alpha_bar: Tensor, labels: Tensor | None) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.shape[0]:
