@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,11 +12,10 @@ from patchmosaic.denoiser import Denoiser
 from patchmosaic.errors import InputError
 from patchmosaic.metrics import measure, summary
 from patchmosaic.sampling import Step, sample, schedule_of, time_grid
-from patchmosaic.schedule import CosineSchedule, Schedule
+from patchmosaic.schedule import Schedule
 
 NETWORK_STEPS = (150, 20)
 IDEAL = "is"
-_ROUNDING = 1e-5  # of sqrt(alpha_bar), in diffusers' tables, which are float32
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,7 @@ def network_flows(network: Denoiser, steps: Sequence[int], schedule: Schedule) -
 def machine_flows(
     machines: Mapping[str, Denoiser], steps: int, start: str, schedule: Schedule
 ) -> dict[str, Flow]:
-    """One flow for each machine, on the network's schedule: the cosine itself where that is a table of it."""
-    cosine = CosineSchedule()
-    times = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    apart = schedule.alpha_bar(times).sqrt() - cosine.alpha_bar(times).sqrt()
-    schedule = cosine if float(apart.abs().max()) < _ROUNDING else schedule
+    """One flow for each machine, on the network's schedule."""
     return {name: Flow(machine, steps, schedule, start) for name, machine in machines.items()}
 
 
