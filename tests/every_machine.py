@@ -25,6 +25,9 @@ for (name, images), symmetry, window in product(stored.items(), symmetries, (1, 
     if window == 3:
         found[name, symmetry, "trace"] = machine.trace(x, 0.8)
 
+    if window == 5 and symmetry == ("translation", "zeros"):
+        found[name, "nested"] = machine.denoise_windows(x, 0.8, (3, 5, 9, 21))
+
 waves = smooth_images((3, 16, 16), 250)
 tolerant = pm.ScoreMachine(waves, None, 3, "translation", engine="box", tol=1e-3)
 noisy = 0.99**0.5 * (waves[:2] / 127.5 - 1) + 0.1 * torch.randn(2, 3, 16, 16, generator=rng)

@@ -54,6 +54,16 @@ class Engine(ABC):
             label: the class whose training images to use; None for all.
         """
 
+    def posterior_means(
+        self,
+        x: Float[Tensor, "b c h w"],
+        alpha_bars: list[float],
+        windows: list[int],
+        label: int | None,
+    ) -> Float[Tensor, "p b c h w"]:
+        """:meth:`posterior_mean` through each of several windows."""
+        return torch.stack([self.posterior_mean(x, alpha_bars, window, label) for window in windows])
+
     def certified(
         self,
         x: Float[Tensor, "b c h w"],

@@ -4,7 +4,7 @@
 // pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
 // grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
-// Everything is float32, and nothing is ever subtracted from a sum. Of large windows every row is taken relative to what is
+// Everything is float32, and nothing is ever subtracted from a sum, but for calm rows of nested windows (`Nested`). Of large windows every row is taken relative to what is
 // expected of it (`Limits`), so sums of the patches that matter are small, and so is their rounding. Where it is not, the
 // patches that matter are measured again in double (`measured`).
 //
@@ -35,6 +35,7 @@ constexpr int QUEUE = 8;  // patches that wait to be measured
 constexpr int SHIFTS = 2;  // neighbouring ones at a time
 constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
 constexpr int UNSHIFTED_AT_ONCE = 256;  // items before float32 sums are moved to double, where there are no shifts
+constexpr int ROWS = 6;  // of scratch, beside those of sums
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
@@ -105,6 +106,9 @@ struct Problem {
     int radius;  // of the window
     int64_t pixels() const { return (int64_t)height * width; }
     int span() const { return 2 * radius + 1; }
+    // Whether rows are summed first and taken relative to what is expected of them; not where the same rounding comes time
+    // and again.
+    bool is_large() const { return radius > 2 && !(wraps && span() > 2 * std::min(height, width)); }
     int stride() const { return width + SHIFTS - 1; }  // columns in a row of keys: the first ones follow the last
 };
 
@@ -129,6 +133,7 @@ struct Noise {
 struct Limits {
     double each;     // expected of a squared difference of two pixels, stretched
     double trust;    // the largest |bits| that are good enough
+    double steady;   // bits that come and go in sums along a row without harm, at most
     double share;    // the rounding of a sum is at most so much of all that is added up,
     double spread;   // and that of the noisy pixels moves the root of a box by so much
     double least, steep;  // see below
@@ -204,11 +209,15 @@ struct Waiting {
     int32_t image, position;
 };
 
+// Sums of a pixel, of weights and of weighted codes: one and all channels in the lanes of a vector, in turns, or a vector each.
+constexpr bool is_packed(int channels) { return channels == 1 || channels == 3; }
+constexpr int sum_vectors(int channels) { return is_packed(channels) ? 1 : 1 + channels; }
+
 // What is known of a query so far: by pixel a reference near the smallest box, in bits, and the sums of weights
 // 2^(reference - bits) and of weighted codes. Bits of a box are the precision times it, less what is expected.
 struct Totals {
     double *reference;
-    Floats *sums;        // (pixels, 1 + channels); where weights are followed, (pixels, 1 + groups)
+    Floats *sums;        // (pixels, sum_vectors); where weights are followed, (pixels, 1 + groups)
     const Trail *trail;  // where they are
     int32_t *queued;     // by pixel: how many patches wait, where weights are not followed
     Waiting *waiting;    // (pixels, QUEUE)
@@ -222,7 +231,7 @@ struct Scratch {
     Hash *hashes;      // of the window of each key, where `hashed`
     uint8_t *hashed;
     Floats *ring;      // rows of sums across rows
-    Floats *ends, *squares, *suffix;  // rows
+    Floats *ends, *squares, *suffix, *more;  // rows, ROWS in all
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
 };
 
@@ -351,27 +360,27 @@ struct Pass {
     // A row of boxes, from left to right.
     struct Row {
         const Pass &pass;
-        const int y, key_row, count;
-        const bool inside;
+        const int y, key_row, count, end;  // end: the column after which keys wrap around
+        const bool some;                   // not all vectors and lanes are of use
+        const Range clear;                 // keys whose windows do not cross a border that they must not
         int x, kx;
         const Key *k;
 
         INLINE_MEMBER Row(const Pass &pass, int y, int dy, int dx, int count, int column, bool inside)
-            : pass(pass), y(y), key_row(wrapped(y + dy, pass.P.height)), count(count), inside(inside), x(column),
+            : pass(pass), y(y), key_row(wrapped(y + dy, pass.P.height)), count(count),
+              end(pass.P.wraps ? pass.P.width : INT32_MAX), some(count < T || pass.images < WIDTH * G),
+              clear(inside ? Range{pass.r, pass.P.width - pass.r - T} : Range{INT32_MIN, INT32_MAX}), x(column),
               kx(pass.P.wraps ? wrapped(column + dx, pass.P.width) : column + dx), k(pass.key(key_row, kx)) {}
 
         INLINE_MEMBER void add(Floats *box) {
-            const Problem &P = pass.P;
-            if (inside && (kx < P.radius || kx + T > P.width - P.radius))
+            if (kx < clear.from || kx > clear.to)
                 for (int v = 0; v < V; v++) box[v] += pass.S.penalty[kx + v % T];
-            if (pass.images < WIDTH * G)
-                for (int v = 0; v < V; v++) box[v] += pass.empty[v / T];
-            if (count < T)
-                for (int v = 0; v < V; v++) box[v] += splat(v % T < count ? 0.f : FAR);
+            if (some)
+                for (int v = 0; v < V; v++) box[v] += v % T < count ? pass.empty[v / T] : splat(FAR);
             if (TRACE) pass.follow(y, x, key_row, kx, box);
             else pass.weigh(y, x, key_row, kx, k, box);
             x++, kx++, k += pass.channels();
-            if (P.wraps && kx == P.width) kx = 0, k = pass.key(key_row, 0);
+            if (kx == end) kx = 0, k = pass.key(key_row, 0);
         }
     };
 
@@ -610,7 +619,7 @@ struct Pass {
             top = v == 0 ? e[0] : max(top, e[v]);
         }
         if (!any_above(top, least_exponent(pixel))) return;
-        Floats *sums = this->sums + pixel * (1 + channels());
+        Floats *sums = sums_of(pixel);
         if (__builtin_expect(!Q.trusted(reference[pixel]) || any_above(top, HEADROOM), 0)) {
             Floats copy[V];  // only here need they be in memory
             for (int v = 0; v < V; v++) copy[v] = box[v];
@@ -632,13 +641,24 @@ struct Pass {
 
     INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
         for (int v = 0; v < V; v++) e[v] = exp2_of_any(e[v]);
-        sums[0] += sum_of<V>(e);
-        for (int j = 0; j < channels(); j++) {
-            Floats weighted = sums[1 + j];
-            for (int v = 0; v < V; v++) weighted += e[v] * number(k, j, v);
-            sums[1 + j] = weighted;
+        if constexpr (is_packed(C)) {
+            Floats found[1 + C] = {sum_of<V>(e)};
+            for (int j = 0; j < C; j++) {
+                found[1 + j] = e[0] * number(k, j, 0);
+                for (int v = 1; v < V; v++) found[1 + j] += e[v] * number(k, j, v);
+            }
+            sums[0] += packed<1 + C>(found);
+        } else {
+            sums[0] += sum_of<V>(e);
+            for (int j = 0; j < channels(); j++) {
+                Floats weighted = sums[1 + j];
+                for (int v = 0; v < V; v++) weighted += e[v] * number(k, j, v);
+                sums[1 + j] = weighted;
+            }
         }
     }
+
+    INLINE_MEMBER Floats *sums_of(int64_t pixel) const { return sums + pixel * sum_vectors(channels()); }
 
     static float smallest(const Floats *box) {
         Floats least = box[0];
@@ -648,14 +668,14 @@ struct Pass {
 
     __attribute__((noinline)) void move(double to, int64_t pixel, Floats *sums) const {
         const float fall = (float)(to - reference[pixel]), kept = fall < FLOOR ? 0.f : std::exp2(fall);
-        for (int j = 0; j <= channels(); j++) sums[j] *= kept;
+        for (int i = 0; i < sum_vectors(channels()); i++) sums[i] *= kept;
         reference[pixel] = to;
     }
 
     // The same, of a pixel whose patches wait.
     void refer_to(double to, int64_t pixel) const {
         if (reference[pixel] > Q.limits.trust) reference[pixel] = to;  // there are no sums yet
-        else move(to, pixel, sums + pixel * (1 + channels()));
+        else move(to, pixel, sums_of(pixel));
     }
 
     // Boxes that float32 does not measure well enough wait, or are measured in double.
@@ -699,13 +719,14 @@ struct Pass {
     // Measured in double.
     void sum_one(int64_t pixel, const Waiting &p) const {
         const double bits = measured(P, Q, S.codes, pixel, p.image, p.position);
-        Floats *sums = this->sums + pixel * (1 + channels());
+        Floats *sums = sums_of(pixel);
         const float unit = DECODED ? Q.unit : 1;
         if (reference[pixel] - bits > HEADROOM) move(bits, pixel, sums);
         const float weight = std::exp2((float)(reference[pixel] - bits));
-        sums[0][0] += weight;
+        auto add = [&](int j, float number) { is_packed(C) ? sums[0][j] += number : sums[j][0] += number; };
+        add(0, weight);
         for (int j = 0; j < channels(); j++)
-            sums[1 + j][0] += weight * unit * stored(P, Q, S.codes, p.image, (int64_t)p.position * channels() + j);
+            add(1 + j, weight * unit * stored(P, Q, S.codes, p.image, (int64_t)p.position * channels() + j));
     }
 
     // Add V * WIDTH patches to what is known of where a query pixel's weight comes from.
@@ -902,16 +923,196 @@ void add_blocks(const Problem &P, const Query &Q, const Scratch &S, bool bytes, 
     else add_blocks<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
 }
 
+// A noisy image and a window, of one part.
+struct Asked {
+    Problem P;
+    Query Q;
+    Scratch S;
+    Totals totals;
+    double *before;  // references
+    double *total, *weighted;
+};
+
+// Windows of one noisy image, the smallest first, over the keys of GROUPS blocks inside the image. Squared differences are
+// shared, and the sums over rows that one window ends with the next one begins with: rows between two of them are added
+// above and below. Two rows of pixels go together, because all but one of the rows that each sees the other sees, too.
+template <int C>
+class Nested {
+    using One = Pass<Floats, C, SHIFTS, GROUPS, 0>;
+    static constexpr int V = One::V;
+
+    const std::vector<One> &windows;
+    const Problem &P;
+    const Scratch &S;
+    const int64_t stride;
+    Floats *const core;  // by column, the rows that both rows of pixels see
+    int dy, dx;
+    Range rows, columns;  // of the noisy image, that have keys dy and dx further on
+
+    // Squared differences of a row, less what is expected.
+    Floats *differences(int y) const { return rows.from <= y && y < rows.to ? S.ring + y * stride : S.more; }
+    // What they come to without their signs.
+    Floats *turmoil(int y) const { return differences(y) + P.width * V; }
+
+    void measure() const {
+        const Floats expected = windows[0].expected;
+        for (int y = rows.from; y < rows.to; y++) {
+            Floats *const row = differences(y), sum[V] = {};
+            windows[0].differences(y, y + dy, dx, columns.from, columns.to, [&](int i, int v, Floats square) ALWAYS_INLINE {
+                const Floats d = square - expected;
+                row[i * V + v] = d;
+                sum[v] += max(d, -d);
+            });
+            memcpy(turmoil(y), sum, sizeof sum);
+        }
+    }
+
+    // A row of pixels and the next one, or one of them, with row `above` in what only the first sees, and `below`.
+    template <bool FIRST, bool SECOND>
+    void add_rows(const One &window, int y, Range pixels, const Floats *above, const Floats *below, bool calm) const {
+        typename One::Row first(window, y, dy, dx, SHIFTS, pixels.from, true);
+        typename One::Row second(window, y + 1, dy, dx, SHIFTS, pixels.from, true);
+        const int n = columns.size(), span = window.P.span();
+        if (calm) {  // what leaves the window is subtracted
+            Floats upper[V] = {}, lower[V] = {};
+            auto enter = [&](int i) ALWAYS_INLINE {
+                Floats *both = core + i * V;
+                const Floats *a = above + i * V, *b = below + i * V;
+                for (int v = 0; v < V; v++) {
+                    const Floats sum = both[v] + a[v];
+                    upper[v] += sum;
+                    if (SECOND) lower[v] += both[v] + b[v];
+                    both[v] = sum + b[v];
+                }
+            };
+            auto leave = [&](int i) ALWAYS_INLINE {
+                const Floats *both = core + i * V, *a = above + i * V, *b = below + i * V;
+                for (int v = 0; v < V; v++) {
+                    upper[v] -= both[v] - b[v];
+                    if (SECOND) lower[v] -= both[v] - a[v];
+                }
+            };
+            for (int i = 0; i < span - 1; i++) enter(i);
+            for (int i = span - 1; i < n; i++) {
+                enter(i);
+                auto emit = [&](typename One::Row &row, const Floats *sum) ALWAYS_INLINE {
+                    Floats box[V];
+                    for (int v = 0; v < V; v++) box[v] = sum[v];
+                    row.add(box);
+                };
+                if (FIRST) emit(first, upper);
+                if (SECOND) emit(second, lower);
+                leave(i - span + 1);
+            }
+        } else {
+            for (int v = 0; v < n * V; v++) {
+                S.squares[v] = core[v] + above[v];
+                if (SECOND) S.ends[v] = core[v] + below[v];
+                core[v] = S.squares[v] + below[v];
+            }
+            if (FIRST) add_across(S.squares, pixels.size(), span, first);
+            if (SECOND) add_across(S.ends, pixels.size(), span, second);
+        }
+    }
+
+    // Sums of `span` columns at each of `size` pixels: the end of one segment of so many and the beginning of the next.
+    void add_across(const Floats *row, int size, int span, typename One::Row &pixels) const {
+        for (int from = 0; from < size; from += span) {
+            const int to = std::min(from + span, size);
+            Floats sum[V] = {}, box[V];
+            for (int i = from + span - 1; i >= from; i--)
+                for (int v = 0; v < V; v++) S.suffix[(i - from) * V + v] = sum[v] += row[i * V + v];
+            pixels.add(sum);
+            memset(sum, 0, sizeof sum);
+            for (int x = from + 1; x < to; x++) {
+                for (int v = 0; v < V; v++) {
+                    sum[v] += row[(x + span - 1) * V + v];
+                    box[v] = S.suffix[(x - from) * V + v] + sum[v];
+                }
+                pixels.add(box);
+            }
+        }
+    }
+
+  public:
+    Nested(const std::vector<One> &windows)
+        : windows(windows), P(windows[0].P), S(windows[0].S), stride(row_size(P)), core(S.more + (P.width + 1) * V) {
+        memset(S.more, 0, sizeof(Floats) * (P.width + 1) * V);
+    }
+
+    void run(int dy, int dx) {
+        this->dy = dy, this->dx = dx;
+        rows = {std::max(0, -dy), std::min(P.height, P.height - dy)};
+        columns = {std::max(0, -dx - SHIFTS + 1), std::min(P.width, P.width - dx)};
+        measure();
+        const Range all = partners(SAME_BORDER, P.height, windows[0].r, dy);
+        for (int y = all.from; y < all.to; y += 2) {
+            int seen = 0;  // core holds rows from y + 1 - seen to y + seen
+            Floats noise[V] = {};
+            memset(core, 0, sizeof(Floats) * columns.size() * V);
+            auto stir = [&](int above, int below) {
+                for (int v = 0; v < V; v++) noise[v] += turmoil(above)[v] + turmoil(below)[v];
+            };
+            for (const One &window : windows) {
+                const Range of_window = partners(SAME_BORDER, P.height, window.r, dy);
+                const Range pixels = columns_of(P, window.r, dx, SHIFTS, INNER)[0];
+                const bool first = of_window.from <= y && y < of_window.to;
+                const bool second = of_window.from <= y + 1 && y + 1 < of_window.to;
+                if (pixels.empty() || !(first || second)) break;
+                for (; seen < window.r; seen++) {
+                    const Floats *above = differences(y - seen), *below = differences(y + 1 + seen);
+                    for (int v = 0; v < columns.size() * V; v++) core[v] += above[v] + below[v];
+                    stir(y - seen, y + 1 + seen);
+                }
+                stir(y - seen, y + 1 + seen);
+                Floats most = noise[0];
+                for (int v = 1; v < V; v++) most = max(most, noise[v]);
+                const bool calm = !any_above(most, (float)window.Q.limits.steady / -window.Q.fall);
+                const Floats *above = differences(y - seen), *below = differences(y + 1 + seen++);
+                if (first && second) add_rows<true, true>(window, y, pixels, above, below, calm);
+                else if (first) add_rows<true, false>(window, y, pixels, above, below, calm);
+                else add_rows<false, true>(window, y, pixels, above, below, calm);
+            }
+        }
+    }
+};
+
+template <int C>
+void add_nested(const std::vector<Asked> &asked, int images, int dy_from, int dy_to) {
+    std::vector<Pass<Floats, C, SHIFTS, GROUPS, 0>> windows;
+    std::vector<Pass<Floats, C, 1, GROUPS, 0>> at_border;
+    for (const Asked &a : asked) {
+        windows.emplace_back(a.P, a.Q, a.S, a.totals, images);
+        at_border.emplace_back(a.P, a.Q, a.S, a.totals, images);
+    }
+    Nested<C> nested(windows);
+    for (int dy = dy_from; dy < dy_to; dy++) {
+        visit_shifts<SHIFTS>(asked[0].P, asked[0].P.radius, [&](int dx, int, Keys keys) {
+            if (keys == INNER) nested.run(dy, dx);
+        });
+        for (const auto &window : at_border) {
+            const Range rows = partners(SAME_BORDER, window.P.height, window.r, dy);
+            for (const Range columns : columns_of(window.P, window.r, 0, 1, BORDER))
+                if (!rows.empty() && !columns.empty()) window.run(dy, 0, 1, rows, columns, false);
+        }
+    }
+}
+
 // Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
+template <int C>
 void settle(const Problem &P, const Totals &totals, double unit, const double *before, double *total, double *weighted) {
-    const int c = P.channels;
+    const int c = C ? C : P.channels;
     const double codes = 1 / unit;  // exact: units are powers of two
     const Floats *sums = totals.sums;
-    for (int64_t p = 0; p < P.pixels(); p++, sums += 1 + c, weighted += c) {
+    for (int64_t p = 0; p < P.pixels(); p++, sums += sum_vectors(c), weighted += c) {
         const double fall = totals.reference[p] - before[p];
         const double kept = total[p] == 0 || fall < -1e3 ? 0 : std::exp2(fall);  // without a sum, the reference may also rise
-        total[p] = total[p] * kept + sum(sums[0]);
-        for (int j = 0; j < c; j++) weighted[j] = weighted[j] * kept + sum(sums[1 + j]) * codes;
+        double lanes[1 + C] = {};
+        if constexpr (is_packed(C))
+            for (int l = 0; l < WIDTH; l++) lanes[l % (1 + C)] += sums[0][l];
+        auto found = [&](int j) { return is_packed(C) ? lanes[j] : sum(sums[j]); };
+        total[p] = total[p] * kept + found(0);
+        for (int j = 0; j < c; j++) weighted[j] = weighted[j] * kept + found(1 + j) * codes;
     }
 }
 
@@ -945,34 +1146,37 @@ void decode(const Problem &P, const Code *codes, float unit, Floats *keys) {
 // with dy = first_shift. Where symmetry allows no shifts, an item is SIDE blocks. Each of `parts` has a share of the items and
 // sums of its own.
 struct Job {
-    int32_t symmetry, wraps, height, width, channels, radius, first_shift, row_shifts, batch, parts, threads;
+    int32_t symmetry, wraps, height, width, channels, windows, first_shift, row_shifts, batch, parts, threads;
     float skip;
     double max_error;  // in the log2 of a weight, before a patch is measured again in double
     double offset, slope;
     int64_t images, items;
+    const int32_t *radii;  // (windows,), ascending; several only of SAME_BORDER, and not where weights are followed
     const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
     const float *levels;  // (256,)
     const float *x;       // (batch, channels, height, width)
     const Noise *noise;   // (batch,)
     float *pixels, *moved;             // (batch, height, width, channels), made from x
-    Limits *limits;                    // (batch,)
-    double *expected;                  // (batch, pixels)
-    double *reference, *total;         // (parts, batch, pixels)
+    Limits *limits;                    // (batch, windows): queries
+    double *expected;                  // (queries, pixels)
+    double *reference, *total;         // (parts, queries, pixels)
     double *weighted;                  // (..., channels), in units of codes
-    int32_t *queued;                   // (parts, batch, pixels)
-    Waiting *waiting;                  // (parts, batch, pixels, QUEUE)
+    int32_t *queued;                   // (parts, queries, pixels)
+    Waiting *waiting;                  // (parts, queries, pixels, QUEUE)
     // (parts, batch), where weights are followed: then reference is given, (batch, pixels), and weighted becomes
     // (parts, batch, pixels), sums of w log2 w
     const Trail *trails;
     char *scratch;  // (threads, scratch_size)
 
-    Problem problem() const { return {symmetry, wraps, height, width, channels, radius}; }
+    Problem problem(int window = 0) const { return {symmetry, wraps, height, width, channels, radii[window]}; }
+    int queries() const { return batch * windows; }
     int64_t numbers() const { return (int64_t)height * width * channels; }
-    Query query(int b) const {
+    Query query(int q) const {
+        const int b = q / windows;
         const Noise &n = noise[b];
-        return {pixels + b * numbers(), moved + b * numbers(), expected + (int64_t)b * height * width, limits[b], n.signal,
+        return {pixels + b * numbers(), moved + b * numbers(), expected + (int64_t)q * height * width, limits[q], n.signal,
                 n.precision, n.stretch, levels, (float)n.unit, -(float)(n.precision / (n.stretch * n.stretch)), skip,
-                skip - (float)limits[b].least, (float)limits[b].steep};
+                skip - (float)limits[q].least, (float)limits[q].steep};
     }
     // Items until float32 sums are moved to double: so many, wherever a part begins and a call ends.
     int64_t settled() const { return (int64_t)row_shifts * (symmetry == OWN_POSITION && !trails ? UNSHIFTED_AT_ONCE : 1); }
@@ -983,16 +1187,17 @@ struct Job {
     }
 };
 
-int64_t scratch_size(const Problem &P) {
-    const int64_t rows = ring_rows(P) + 3, keys = hashed_keys(P);
+int64_t scratch_size(const Job &job) {
+    const Problem P = job.problem(job.windows - 1);
+    const int64_t rows = ring_rows(P) + ROWS, keys = hashed_keys(P), values = std::max(sum_vectors(P.channels), 1 + SIDE);
     const int64_t vectors = (GROUPS * P.height * P.stride() + 2 * SIDE) * P.channels + rows * row_size(P) +
-                            P.pixels() * (1 + std::max(P.channels, SIDE)) + 2 * keys;
-    return (4 * (WIDTH * vectors + 2 * P.pixels() + P.width + 2 * SIDE) + keys + 63) / 64 * 64;
+                            job.windows * P.pixels() * values + 2 * keys;
+    return (4 * (WIDTH * vectors + job.windows * (2 * P.pixels() + P.width + 2 * SIDE)) + keys + 63) / 64 * 64;
 }
 
 // Of a noisy image as it is compared. Squared differences from the best patches are about the variance of the noise, unless
-// the image is smoother than that.
-Limits limits_of(const Problem &P, const Noise &noise, const float *moved, double max_error) {
+// the image is smoother than that. `relative`: whether rows are taken relative to what is expected of them.
+Limits limits_of(const Problem &P, const Noise &noise, const float *moved, double max_error, bool relative) {
     const int64_t numbers = P.pixels() * P.channels, whole = (numbers - P.channels) / WIDTH * WIDTH;
     auto vector = [&](int64_t i) {
         Floats a;
@@ -1025,8 +1230,8 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
         const double root = (std::sqrt(precision + n * (limit + n * expected)) - std::sqrt(precision)) / n;
         return root * root - expected;
     };
-    const bool repeats = P.wraps && P.span() > 2 * std::min(P.height, P.width);  // the same rounding, time and again
-    limits.each = P.radius <= 2 || repeats ? 0 : (float)(P.channels * std::min(variance, roughness));
+    limits.steady = limit / 2;
+    limits.each = relative ? (float)(P.channels * std::min(variance, roughness)) : 0;
     double expected = limits.each * of_window / scale * precision;
     limits.trust = trust(expected);
     if (limits.trust <= 0) limits.each = 0, limits.trust = trust(expected = 0);
@@ -1050,85 +1255,122 @@ void prepare(const Job &job) {
             }
         }
         const Noise &noise = job.noise[b];
-        job.limits[b] = limits_of(P, noise, job.moved + b * job.numbers(), job.max_error);
-        const double each = job.limits[b].each / (noise.stretch * noise.stretch) * noise.precision;
-        auto seen = [&](int at, int n) {  // of an axis, in a window
-            return P.wraps ? P.span() : std::min(at + P.radius, n - 1) - std::max(at - P.radius, 0) + 1;
+        Limits *const limits = job.limits + b * job.windows;
+        auto measure = [&](bool relative) {
+            for (int i = 0; i < job.windows; i++)
+                limits[i] = limits_of(job.problem(i), noise, job.moved + b * job.numbers(), job.max_error, relative);
         };
-        double *expected = job.expected + b * size;
-        for (int y = 0; y < P.height; y++, expected += P.width)
-            for (int x = 0; x < P.width; x++) expected[x] = each * seen(y, P.height) * seen(x, P.width);
+        measure(job.windows > 1 || job.problem().is_large());
+        auto expects_none = [](const Limits &limits) { return limits.each == 0; };
+        if (std::any_of(limits, limits + job.windows, expects_none)) measure(false);  // nested windows expect the same
+        for (int i = 0; i < job.windows; i++) {
+            const Problem P = job.problem(i);
+            const double each = limits[i].each / (noise.stretch * noise.stretch) * noise.precision;
+            auto seen = [&](int at, int n) {  // of an axis, in a window
+                return P.wraps ? P.span() : std::min(at + P.radius, n - 1) - std::max(at - P.radius, 0) + 1;
+            };
+            double *expected = job.expected + (b * job.windows + i) * size;
+            for (int y = 0; y < P.height; y++, expected += P.width)
+                for (int x = 0; x < P.width; x++) expected[x] = each * seen(y, P.height) * seen(x, P.width);
+        }
     }
 }
 
+template <int C>
+void add_items(const Job &job, const std::vector<Asked> &asked, int images, int dy_from, int dy_to) {
+    const Asked &first = asked[0];
+    if (asked.size() > 1) add_nested<C>(asked, images, dy_from, dy_to);
+    else add_blocks<C>(first.P, first.Q, first.S, job.levels, first.totals, images, dy_from, dy_to);
+}
+
 // Items [item_from, item_to) of a part, for the samples in [first, last).
+template <int C>
 void sum_items(const Job &job, int part, int first, int last, int64_t item_from, int64_t item_to, char *scratch) {
-    const Problem P = job.problem();
+    const Problem largest = job.problem(job.windows - 1);
     const bool shifts = job.symmetry != OWN_POSITION;
     const int channels = job.channels, groups = shifts ? GROUPS : SIDE;
-    const int values = job.trails ? 1 + groups : 1 + channels;  // sums of a pixel
-    const int64_t size = P.pixels();
+    const int values = job.trails ? 1 + groups : sum_vectors(channels);  // vectors of a pixel
+    const int64_t size = largest.pixels(), row = row_size(largest);
     Scratch S;
     Floats *keys = (Floats *)scratch + SIDE * channels;
     S.codes = job.codes;
     S.keys = keys;
-    S.columns = shifts ? P.stride() : P.width;
-    S.ring = keys + (GROUPS * (int64_t)P.height * P.stride() + SIDE) * channels;
-    S.ends = S.ring + ring_rows(P) * row_size(P);
-    S.squares = S.ends + row_size(P);
-    S.suffix = S.squares + row_size(P);
-    Floats *sums = S.suffix + row_size(P);
-    S.hashes = (Hash *)(sums + size * values);
-    double *before = (double *)(S.hashes + hashed_keys(P));
-    float *penalty = (float *)(before + size) + SIDE;
-    S.penalty = penalty;
-    S.hashed = (uint8_t *)(penalty + P.width + SIDE);
+    S.columns = shifts ? largest.stride() : largest.width;
+    S.ring = keys + (GROUPS * (int64_t)largest.height * largest.stride() + SIDE) * channels;
+    S.ends = S.ring + ring_rows(largest) * row;
+    S.squares = S.ends + row;
+    S.suffix = S.squares + row;
+    S.more = S.suffix + row;
+    Floats *const sums = S.ends + ROWS * row;
+    S.hashes = (Hash *)(sums + job.windows * size * values);
+    double *const before = (double *)(S.hashes + hashed_keys(largest));
+    float *penalty = (float *)(before + job.windows * size);
+    S.hashed = (uint8_t *)(penalty + job.windows * (largest.width + 2 * SIDE));
     if (shifts) memset(scratch, 0, (char *)S.ring - scratch);
-    for (int x = -SIDE; x < P.width + SIDE; x++) {
-        const int column = P.wraps ? wrapped(x, P.width) : x;
-        penalty[x] = column >= P.radius && column < P.width - P.radius ? 0.f : FAR;
+    std::vector<Asked> asked(job.windows);
+    for (int i = 0; i < job.windows; i++) {
+        Asked &a = asked[i];
+        a.P = job.problem(i);
+        a.S = S;
+        for (int x = -SIDE; x < a.P.width + SIDE; x++) {
+            const int column = a.P.wraps ? wrapped(x, a.P.width) : x;
+            *penalty++ = column >= a.P.radius && column < a.P.width - a.P.radius ? 0.f : FAR;
+        }
+        a.S.penalty = penalty - a.P.width - SIDE;
+        a.before = before + i * size;
     }
     float decoded = 0;  // the unit of keys
     for (int64_t from = item_from, to; from < item_to; from = to) {
         to = std::min(item_to, (from / job.settled() + 1) * job.settled());
         if (job.trails) to = std::min(to, from + SHIFTS_FOLLOWED_AT_ONCE);
         for (int b = first; b < last; b++) {
-            const Query Q = job.query(b);
-            const int64_t at = ((int64_t)part * job.batch + b) * size;
-            const Totals totals{job.reference + (job.trails ? b * size : at), sums,
-                                job.trails ? job.trails + part * job.batch + b : nullptr, job.queued + at,
-                                job.waiting + at * QUEUE};
-            memcpy(before, totals.reference, sizeof(double) * size);
-            memset(sums, 0, sizeof(Floats) * size * values);
+            for (int i = 0; i < job.windows; i++) {
+                Asked &a = asked[i];
+                const int q = b * job.windows + i;
+                const int64_t at = ((int64_t)part * job.queries() + q) * size;
+                a.Q = job.query(q);
+                a.totals = {job.reference + (job.trails ? q * size : at), sums + i * size * values,
+                            job.trails ? job.trails + part * job.batch + b : nullptr, job.queued + at,
+                            job.waiting + at * QUEUE};
+                a.total = job.total + at;
+                a.weighted = job.weighted + at * (job.trails ? 1 : channels);
+                memcpy(a.before, a.totals.reference, sizeof(double) * size);
+            }
+            memset(sums, 0, sizeof(Floats) * job.windows * size * values);
+            const float unit = asked[0].Q.unit;
+            int64_t first_image = 0;
             int held = 0;
             for (int64_t item = from, end; item < to; item = end) {
                 const int64_t block = item / job.row_shifts;
-                S.first = block * groups * WIDTH;
+                first_image = block * groups * WIDTH;
                 end = std::min(to, (block + 1) * job.row_shifts);
                 const int dy_from = job.first_shift + (int)(item % job.row_shifts), dy_to = dy_from + (int)(end - item);
-                held = (int)std::min<int64_t>(job.images - S.first, groups * WIDTH);
-                const char *codes = (const char *)job.codes + S.first * job.numbers() * (job.levels ? 1 : 4);
-                if (job.trails && b == first) memset(S.hashed, 0, hashed_keys(P));
-                if (!shifts) S.keys = codes;
-                else if (b == first || Q.unit != decoded) {
-                    if (job.levels) decode(P, (const Bytes *)codes, Q.unit, keys);
-                    else decode(P, (const Floats *)codes, Q.unit, keys);
-                    decoded = Q.unit;
+                held = (int)std::min<int64_t>(job.images - first_image, groups * WIDTH);
+                const char *codes = (const char *)job.codes + first_image * job.numbers() * (job.levels ? 1 : 4);
+                if (job.trails && b == first) memset(S.hashed, 0, hashed_keys(largest));
+                if (shifts && (b == first || unit != decoded)) {
+                    if (job.levels) decode(largest, (const Bytes *)codes, unit, keys);
+                    else decode(largest, (const Floats *)codes, unit, keys);
+                    decoded = unit;
                 }
-                if (channels == 1) add_blocks<1>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
-                else if (channels == 3) add_blocks<3>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
-                else add_blocks<0>(P, Q, S, job.levels, totals, held, dy_from, dy_to);
+                for (Asked &a : asked) {
+                    a.S.first = first_image;
+                    if (!shifts) a.S.keys = codes;
+                }
+                add_items<C>(job, asked, held, dy_from, dy_to);
             }
-            if (job.trails) settle_trail(P, totals, S.first, groups, held, job.total + at, job.weighted + at);
-            else settle(P, totals, shifts ? Q.unit : 1, before, job.total + at, job.weighted + at * channels);
+            for (Asked &a : asked) {
+                if (job.trails) settle_trail(a.P, a.totals, first_image, groups, held, a.total, a.weighted);
+                else settle<C>(a.P, a.totals, shifts ? unit : 1, a.before, a.total, a.weighted);
+            }
         }
     }
 }
 
 // The sums of all parts at one pixel, in the place of those of the first.
-void merge(const Job &job, const Problem &P, const Query &Q, int b, int64_t pixel) {
+void merge(const Job &job, const Problem &P, const Query &Q, int q, int64_t pixel) {
     const int c = job.channels;
-    auto place = [&](int part) { return ((int64_t)part * job.batch + b) * P.pixels() + pixel; };
+    auto place = [&](int part) { return ((int64_t)part * job.queries() + q) * P.pixels() + pixel; };
     double reference = FAR, estimate = FAR;  // of what is summed; of what waits, too
     for (int part = 0; part < job.parts; part++) {
         const int64_t at = place(part);
@@ -1190,29 +1432,29 @@ int box_queue() { return QUEUE; }
 
 // Places what a job fills in memory, aligned to 64, and returns how many bytes that takes; with no memory it only says.
 int64_t box_place(Job *job, char *memory) {
-    int64_t size = 0;
+    int64_t bytes = 0;
     auto place = [&](auto *&array, int64_t count) {
-        array = memory ? (std::remove_reference_t<decltype(array)>)(memory + size) : nullptr;
-        size += (count * (int64_t)sizeof *array + 63) / 64 * 64;
+        array = memory ? (std::remove_reference_t<decltype(array)>)(memory + bytes) : nullptr;
+        bytes += (count * (int64_t)sizeof *array + 63) / 64 * 64;
     };
-    const int64_t sums = (int64_t)job->parts * job->batch * job->height * job->width;
+    const int64_t size = (int64_t)job->height * job->width, sums = job->parts * job->queries() * size;
     place(job->pixels, job->batch * job->numbers());
     place(job->moved, job->batch * job->numbers());
-    place(job->limits, job->batch);
-    place(job->expected, (int64_t)job->batch * job->height * job->width);
+    place(job->limits, job->queries());
+    place(job->expected, job->queries() * size);
     place(job->reference, sums);
     place(job->total, sums);
     place(job->weighted, sums * job->channels);
     place(job->queued, sums);
     place(job->waiting, sums * QUEUE);
-    place(job->scratch, job->threads * scratch_size(job->problem()));
-    return size;
+    place(job->scratch, job->threads * scratch_size(*job));
+    return bytes;
 }
 
 // Sum over items [from, to) of every part, and a few more; from = 0 begins anew.
 void box_sums(const Job *job, int64_t from, int64_t to) {
     const Job &J = *job;
-    const int64_t size = (int64_t)J.height * J.width, scratch = scratch_size(J.problem());
+    const int64_t size = (int64_t)J.height * J.width * J.windows, scratch = scratch_size(J);
     const int slices = std::max(1, std::min(J.batch, (J.threads + J.parts - 1) / J.parts));  // of the batch
     if (from == 0) prepare(J);
     Pool::get().run(J.threads, (int64_t)J.parts * slices, [&](int64_t unit, int thread) {
@@ -1226,25 +1468,26 @@ void box_sums(const Job *job, int64_t from, int64_t to) {
             std::fill(J.weighted + begin * J.channels, J.weighted + end * J.channels, 0.);
             std::fill(J.queued + begin, J.queued + end, 0);
         }
-        sum_items(J, part, first, last, J.place(part, from), J.place(part, to), J.scratch + thread * scratch);
+        auto sum = J.channels == 1 ? sum_items<1> : J.channels == 3 ? sum_items<3> : sum_items<0>;
+        sum(J, part, first, last, J.place(part, from), J.place(part, to), J.scratch + thread * scratch);
     });
 }
 
 // The sums of all parts, in the place of those of the first, and, where asked for, the posterior means
-// (batch, channels, height, width).
+// (queries, channels, height, width).
 void box_merge(const Job *job, float *means) {
     const Job &J = *job;
-    const Problem P = J.problem();
-    Pool::get().run(J.threads, (int64_t)J.batch * J.height, [&](int64_t unit, int) {
-        const int b = (int)(unit / J.height), y = (int)(unit % J.height);
-        const Query Q = J.query(b);
+    Pool::get().run(J.threads, (int64_t)J.queries() * J.height, [&](int64_t unit, int) {
+        const int q = (int)(unit / J.height), y = (int)(unit % J.height);
+        const Problem P = J.problem(q % J.windows);
+        const Query Q = J.query(q);
         for (int64_t pixel = (int64_t)y * J.width; pixel < (int64_t)(y + 1) * J.width; pixel++) {
-            merge(J, P, Q, b, pixel);
+            merge(J, P, Q, q, pixel);
             if (!means) continue;
-            const int64_t at = b * P.pixels() + pixel;
+            const int64_t at = q * P.pixels() + pixel;
             const double scale = J.slope / J.total[at];
             for (int j = 0; j < J.channels; j++)
-                means[(b * J.channels + j) * P.pixels() + pixel] = (float)(J.offset + scale * J.weighted[at * J.channels + j]);
+                means[(q * J.channels + j) * P.pixels() + pixel] = (float)(J.offset + scale * J.weighted[at * J.channels + j]);
         }
     });
 }

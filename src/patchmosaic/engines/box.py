@@ -61,9 +61,20 @@ class BoxEngine(Engine):
         """See :meth:`Engine.posterior_mean`."""
         if window is None or self._why_dense(window, x.dtype):
             return self._dense.posterior_mean(x, alpha_bars, window, label)
-        works = self._works(x, alpha_bars, window, label)
-        means = [work.means() for work in works]
-        return means[0] if len(means) == 1 else torch.cat(means)
+        means = [work.means() for work in self._works(x, alpha_bars, [window], label)]
+        return (means[0] if len(means) == 1 else torch.cat(means))[:, 0]
+
+    def posterior_means(
+        self, x: Float[Tensor, "b c h w"], alpha_bars: list[float], windows: list[int], label: int | None
+    ) -> Float[Tensor, "p b c h w"]:
+        """See :meth:`Engine.posterior_means`; where windows see the border, all of them in one pass."""
+        radii = [self._radius(window, *x.shape[2:]) for window in windows]
+        distinct = sorted(set(radii))
+        if not self._sees_border or len(distinct) == 1 or self._why_dense(windows[0], x.dtype):
+            return super().posterior_means(x, alpha_bars, windows, label)
+        works = self._works(x, alpha_bars, [2 * radius + 1 for radius in distinct], label)
+        means = torch.cat([work.means() for work in works])
+        return means[:, [distinct.index(radius) for radius in radii]].movedim(1, 0)
 
     def explain(self, window: int | None, dtype: torch.dtype) -> str:
         """See :meth:`Engine.explain`."""
@@ -92,41 +103,47 @@ class BoxEngine(Engine):
             return super().trace(x, alpha_bars, window, label, k)
         images = len(self.dictionary.members(label)) * len(self.dictionary.group)
         kept = torch.get_num_threads() * (x[0, 0].numel() * k * _PATCH.itemsize + 8 * images)
-        works = self._works(x, alpha_bars, window, label, ZERO_NOISE, kept)
+        works = self._works(x, alpha_bars, [window], label, ZERO_NOISE, kept)
         return Traced(*map(torch.cat, zip(*(work.trace(k) for work in works), strict=True)))
 
     def _works(
         self,
         x: Tensor,
         alpha_bars: list[float],
-        window: int,
+        windows: list[int],
         label: int | None,
         least: float = 0.0,
         kept: int = 0,
     ) -> "Iterator[_Work]":
         """What the kernel is asked: as many samples at a time as the budget allows, of which each keeps ``kept`` bytes.
 
+        Windows are in ascending order.
+
         The noise 1 - alpha_bar is at least ``least``. Nor are there more samples than can be summed before the
         interpreter gets a chance to stop.
         """
         native = compiled()
         channels, height, width = x.shape[1:]
-        radius = self._radius(window, height, width)
-        symmetry, first, shifts = self._row_shifts(radius, height)
-        kept += _PARTS * height * width * _bytes_of_pixel(channels)
+        radii = [self._radius(window, height, width) for window in windows]
+        symmetry, first, shifts = self._row_shifts(radii[0], height)
+        kept += len(radii) * _PARTS * height * width * _bytes_of_pixel(channels)
         images = native.box_settled(symmetry) * native.box_groups(symmetry) * native.box_lanes()
-        pairs = images * height * width * shifts * (width if symmetry else 1)
+        pairs = len(radii) * images * height * width * shifts * (width if symmetry else 1)
         at_once = max(1, min(self.memory_budget // kept, _PAIRS_AT_ONCE // pairs))
         for i in range(0, max(1, len(x)), at_once):
             yield _Work(
                 (x[i : i + at_once] if at_once < len(x) else x).contiguous(),
                 alpha_bars[i : i + at_once],
                 least,
-                radius,
+                radii,
                 self.rules.padding == "circular",
                 *(symmetry, first, shifts),
                 self._layouts.get(label, lambda: _layout(self.dictionary, self.dictionary.members(label))),
             )
+
+    @property
+    def _sees_border(self) -> bool:
+        return self.rules.translation and self.rules.padding == "zeros"
 
     def _radius(self, window: int, height: int, width: int) -> int:
         """Half the window; where zeros lie outside the image, no more than reaches all of it."""
@@ -137,7 +154,7 @@ class BoxEngine(Engine):
         """The kernel's name for the symmetry, the first row shift between pixel and patch, and their number."""
         if not self.rules.translation:
             return 0, 0, 1
-        if self.rules.padding == "zeros":
+        if self._sees_border:
             reach = max(0, height - 2 * radius - 1)
             return 1, -reach, 2 * reach + 1
         if self.rules.keys == "all":
@@ -153,7 +170,7 @@ class _Work:
         x: Tensor,
         alpha_bars: list[float],
         least: float,
-        radius: int,
+        radii: list[int],
         wraps: bool,
         symmetry: int,
         first: int,
@@ -161,31 +178,36 @@ class _Work:
         layout: "_Layout",
     ):
         native = compiled()
-        self.x, self.radius, self.shifts, self.layout = x, radius, shifts, layout
+        self.x, self.shifts, self.layout = x, shifts, layout
+        self.radii = np.array(radii, np.int32)
         self.batch, self.channels, self.height, self.width = x.shape
         self.pixels = self.height * self.width
         self.noise = np.array([_noise(alpha_bar, least, layout.slope) for alpha_bar in alpha_bars], _NOISE)
         items = -(-layout.blocks // native.box_groups(symmetry)) * shifts
-        pairs = layout.images * self.pixels * shifts * (self.width if symmetry else 1)
+        pairs = len(radii) * layout.images * self.pixels * shifts * (self.width if symmetry else 1)
         self.threads = min(torch.get_num_threads(), max(1, self.batch * pairs // _PAIRS_OF_THREAD))
         self.at_once = max(1, _PAIRS_AT_ONCE * items // (pairs * max(1, self.batch)))
         parts = min(_PARTS, max(_FEW_PARTS, layout.images // _IMAGES_OF_PART))
         parts = max(1, min(parts, items, -(-pairs // _PAIRS_OF_PART)))
         self.job = Job(
-            *(symmetry, wraps, self.height, self.width, self.channels, radius),
+            *(symmetry, wraps, self.height, self.width, self.channels, len(radii)),
             *(first, shifts, self.batch, parts, self.threads),
             math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
             *(_MAX_ERROR, layout.offset, layout.slope, layout.images, items),
-            *(layout.codes.data_ptr(), None if layout.levels is None else layout.levels.data_ptr()),
+            *(
+                self.radii.ctypes.data,
+                layout.codes.data_ptr(),
+                None if layout.levels is None else layout.levels.data_ptr(),
+            ),
             *(x.data_ptr(), self.noise.ctypes.data),
         )
         self.memory = _memory.take(native.box_place(self.job, None))
         native.box_place(self.job, self.memory.address)
 
-    def means(self) -> Float[Tensor, "b c h w"]:
-        """The posterior means."""
+    def means(self) -> Float[Tensor, "b p c h w"]:
+        """The posterior means through all windows."""
         self._run(self.job)
-        means = torch.empty_like(self.x)
+        means = self.x.new_empty(self.batch, self.job.windows, *self.x.shape[1:])
         compiled().box_merge(self.job, means.data_ptr())
         return means
 

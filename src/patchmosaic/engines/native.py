@@ -34,7 +34,7 @@ class Job(ctypes.Structure):
         *(
             (name, ctypes.c_int32)
             for name in (
-                *("symmetry", "wraps", "height", "width", "channels", "radius"),
+                *("symmetry", "wraps", "height", "width", "channels", "windows"),
                 *("first_shift", "row_shifts", "batch", "parts", "threads"),
             )
         ),
@@ -44,7 +44,7 @@ class Job(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("codes", "levels", "x", "noise"),
+                *("radii", "codes", "levels", "x", "noise"),
                 *("pixels", "moved", "limits", "expected", "reference", "total", "weighted"),
                 *("queued", "waiting", "trails", "scratch"),
             )

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -86,6 +87,24 @@ INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 #else
 INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 #endif
+
+// N = 2 or 4 vectors brought together, which keeps their sums: lane l is of vector l % N.
+template <int N, int... L>
+INLINE Floats packed(const Floats *a, std::integer_sequence<int, L...>) {
+    auto pairs = [](Floats a, Floats b) {  // lanes of both in turns
+        return __builtin_shufflevector(a, b, (L / 4 * 4 + L % 4 / 2 + L % 2 * WIDTH)...) +
+               __builtin_shufflevector(a, b, (L / 4 * 4 + L % 4 / 2 + L % 2 * WIDTH + 2)...);
+    };
+    const Floats first = pairs(a[0], a[1]);
+    if constexpr (N == 2) return first;
+    const Floats second = pairs(a[N - 2], a[N - 1]);
+    return __builtin_shufflevector(first, second, (L / 4 * 4 + L % 2 + L % 4 / 2 * WIDTH)...) +
+           __builtin_shufflevector(first, second, (L / 4 * 4 + L % 2 + L % 4 / 2 * WIDTH + 2)...);
+}
+template <int N>
+INLINE Floats packed(const Floats *a) {
+    return packed<N>(a, std::make_integer_sequence<int, WIDTH>());
+}
 
 // In pairs, which rounds least.
 template <int N>
