@@ -136,7 +136,7 @@ class ScoreMachine(Denoiser):
         windows: Sequence[int],
         labels: Int[Tensor, " b"] | int | None = None,
     ) -> Float[Tensor, "p b c h w"]:
-        """:meth:`denoise` as if ``locality`` were each of ``windows`` in turn, to rounding, whatever this machine's own is.
+        """:meth:`denoise`, to rounding, as if ``locality`` were each of ``windows`` in turn, whatever it is.
 
         Args:
             x: as for :meth:`denoise`, as are ``alpha_bar`` and ``labels``.

@@ -4,9 +4,9 @@
 // pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
 // grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
-// Everything is float32, and nothing is ever subtracted from a sum, but for calm rows of nested windows (`Nested`). Of large windows every row is taken relative to what is
-// expected of it (`Limits`), so sums of the patches that matter are small, and so is their rounding. Where it is not, the
-// patches that matter are measured again in double (`measured`).
+// Everything is float32, and nothing is ever subtracted from a sum, but for calm rows of nested windows (`Nested`). Of large
+// windows every row is taken relative to what is expected of it (`Limits`), so sums of the patches that matter are small, and
+// so is their rounding. Where it is not, the patches that matter are measured again in double (`measured`).
 //
 // A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
