@@ -142,6 +142,12 @@ class Dictionary:
         return where
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """InputError for a tensor that is sparse or has no numbers."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise InputError(f"{name} must be a dense tensor with numbers in it, not a sparse or meta tensor")
+
+
 def _check_images(images: Tensor | np.ndarray) -> Tensor:
     if not isinstance(images, Tensor | np.ndarray):
         raise InputError(f"images must be a torch tensor or a numpy array, not {type(images).__name__}")
@@ -151,8 +157,7 @@ def _check_images(images: Tensor | np.ndarray) -> Tensor:
         images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if images.ndim != 4 or min(images.shape) == 0:
         raise InputError(f"images must have shape (N, C, H, W) with nothing empty, not {tuple(images.shape)}")
-    if images.is_meta or images.layout != torch.strided:
-        raise InputError("images must be a dense tensor with numbers in it, not a sparse or meta tensor")
+    check_dense("images", images)
     if images.dtype == torch.uint8:
         return images
     if images.dtype not in (torch.float32, torch.float64):

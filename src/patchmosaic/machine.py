@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchmosaic import engines
 from patchmosaic.denoiser import AlphaBar, Denoiser, per_sample
-from patchmosaic.dictionary import Dictionary
+from patchmosaic.dictionary import Dictionary, check_dense
 from patchmosaic.engines.trace import trace
 from patchmosaic.errors import InputError, check_count
 from patchmosaic.locality import Locality, LocalitySchedule, check_window, window_at
@@ -257,8 +257,7 @@ class ScoreMachine(Denoiser):
             raise InputError(
                 f"x must have shape (B, {c}, {h}, {w}) like the training images, not {tuple(x.shape)}"
             )
-        if x.is_meta or x.layout != torch.strided:
-            raise InputError("x must be a dense tensor with numbers in it, not a sparse or meta tensor")
+        check_dense("x", x)
         if len(x) and not all(abs(bound.item()) <= _LARGEST for bound in x.aminmax()):  # so is NaN
             largest = x.abs().flatten(1).amax(dim=1)
             sample = int((~(largest <= _LARGEST)).nonzero()[0])
