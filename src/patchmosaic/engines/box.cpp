@@ -1260,9 +1260,10 @@ void prepare(const Job &job) {
             for (int i = 0; i < job.windows; i++)
                 limits[i] = limits_of(job.problem(i), noise, job.moved + b * job.numbers(), job.max_error, relative);
         };
-        measure(job.windows > 1 || job.problem().is_large());
+        const bool nested = job.windows > 1;
+        measure(nested || job.problem().is_large());
         auto expects_none = [](const Limits &limits) { return limits.each == 0; };
-        if (std::any_of(limits, limits + job.windows, expects_none)) measure(false);  // nested windows expect the same
+        if (nested && std::any_of(limits, limits + job.windows, expects_none)) measure(false);  // all expect the same
         for (int i = 0; i < job.windows; i++) {
             const Problem P = job.problem(i);
             const double each = limits[i].each / (noise.stretch * noise.stretch) * noise.precision;

@@ -117,8 +117,8 @@ class BoxEngine(Engine):
     ) -> "Iterator[_Work]":
         """What the kernel is asked: as many samples at a time as the budget allows, of which each keeps ``kept`` bytes.
 
-        Windows are distinct and ascending. The noise 1 - alpha_bar is at least ``least``. Nor are there more samples than can be summed before the
-        interpreter gets a chance to stop.
+        Windows are distinct and ascending; the noise 1 - alpha_bar is at least ``least``. Nor are there more samples
+        than can be summed before the interpreter gets a chance to stop.
         """
         native = compiled()
         channels, height, width = x.shape[1:]
