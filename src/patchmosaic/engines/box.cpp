@@ -4,9 +4,10 @@
 // pixel u + d is computed once; every window is then a box sum of it, so the cost per (pixel, patch) pair hardly
 // grows with the window. Groups of WIDTH training images are worked on side by side, at neighbouring shifts.
 //
-// Everything is float32, and nothing is ever subtracted from a sum, but for calm rows of nested windows (`Nested`). Of large
-// windows every row is taken relative to what is expected of it (`Limits`), so sums of the patches that matter are small, and
-// so is their rounding. Where it is not, the patches that matter are measured again in double (`measured`).
+// Everything is float32, and nothing is ever subtracted from a sum. Of large windows every row is taken relative to what is
+// expected of it (`Limits`), so sums of the patches that matter are small, and so is their rounding. Where it is not, the
+// patches that matter are measured again in double (`measured`). Several windows at a time are summed in whole numbers
+// (`Nested`).
 //
 // A second pass (TRACE) follows weights to where they come from, once it is known what they add up to.
 
@@ -36,9 +37,12 @@ constexpr int SHIFTS = 2;  // neighbouring ones at a time
 constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
 constexpr int UNSHIFTED_AT_ONCE = 256;  // items before float32 sums are moved to double, where there are no shifts
 constexpr int ROWS = 6;  // of scratch, beside those of sums
+constexpr double MOST_UNITS = 1 << 22;  // to a bit, of sums in whole numbers
+constexpr double FINE_UNITS = 1 << 18;  // of the finer ones
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
+INLINE Ints max(Ints a, Ints b) { return a > b ? a : b; }
 INLINE double sum(Floats a) { return sum(folded(a)); }
 #if defined(__AVX512F__)
 INLINE bool any(Ints a) { return _mm512_test_epi32_mask((__m512i)a, (__m512i)a) != 0; }
@@ -48,6 +52,9 @@ INLINE bool any_above(Floats a, float bound) {
 }
 INLINE bool any_at_most(Floats a, float bound) {
     return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_LE_OQ) != 0;
+}
+INLINE bool any_above(Ints a, int32_t bound) {
+    return _mm512_cmpgt_epi32_mask((__m512i)a, _mm512_set1_epi32(bound)) != 0;
 }
 #else
 INLINE bool any(Ints a) {
@@ -74,6 +81,7 @@ INLINE Floats to_floats(Bytes a) {
 }
 INLINE bool any_above(Floats a, float bound) { return any(a > splat(bound)); }
 INLINE bool any_at_most(Floats a, float bound) { return any(a <= splat(bound)); }
+INLINE bool any_above(Ints a, int32_t bound) { return any(a > Ints{} + bound); }
 #endif
 
 // i modulo n, for i a few n away at most.
@@ -119,6 +127,10 @@ int64_t row_size(const Problem &P) { return ((int64_t)(P.width + 2 * P.radius) *
 // Rows of scratch for sums: as many as the image has, or as come before the last row of a small window.
 int ring_rows(const Problem &P) { return std::max(4, P.height); }
 
+// Vectors of scratch from a row of sums over an image to the next, and of all of them.
+int64_t plane_row_size(const Problem &P) { return (P.width + 1) * SIDE + 17; }
+int64_t plane_size(const Problem &P) { return (P.height + 1) * plane_row_size(P); }
+
 // Keys of GROUPS blocks, or of SIDE, where there are no shifts.
 int64_t hashed_keys(const Problem &P) { return std::max(GROUPS * P.height * (int64_t)P.stride(), SIDE * P.pixels()); }
 
@@ -133,7 +145,9 @@ struct Noise {
 struct Limits {
     double each;     // expected of a squared difference of two pixels, stretched
     double trust;    // the largest |bits| that are good enough
-    double steady;   // bits that come and go in sums along a row without harm, at most
+    double units;    // to a bit, of boxes in whole numbers: they err by
+    double grain;    // so many bits, at most,
+    bool coarse;     // and whether that is too much
     double share;    // the rounding of a sum is at most so much of all that is added up,
     double spread;   // and that of the noisy pixels moves the root of a box by so much
     double least, steep;  // see below
@@ -141,7 +155,7 @@ struct Limits {
     // What the difference of two boxes may err by, in bits: no more than least + steep * bits, a tangent to this.
     double margin(double precision, double bits, double expected) const {
         const double box = std::max(bits + expected, 0.);
-        return 2 * (share * (box + 2 * expected) + 2 * spread * std::sqrt(precision * box) + precision * spread * spread);
+        return 2 * (share * (box + 2 * expected) + 2 * spread * std::sqrt(precision * box) + precision * spread * spread + grain);
     }
 };
 
@@ -223,6 +237,11 @@ struct Totals {
     Waiting *waiting;    // (pixels, QUEUE)
 };
 
+// What exponents of a pixel start from, in units: those up to `least` are left out, those above `most` are looked at again.
+struct Mark {
+    int32_t reference, fine_reference, least, most;
+};
+
 struct Scratch {
     const void *codes;  // as stored, of all images
     int64_t first;      // the image in the first lane
@@ -233,6 +252,7 @@ struct Scratch {
     Floats *ring;      // rows of sums across rows
     Floats *ends, *squares, *suffix, *more;  // rows, ROWS in all
     const float *penalty;  // by column of the key: FAR where its window crosses the border, else 0
+    Mark *marks;           // by pixel, of nested windows
 };
 
 // Every number of a pixel's window and of one of a training image, in one order, to visit(i, at): their indices.
@@ -631,6 +651,7 @@ struct Pass {
             if (least < reference[pixel]) move(least, pixel, sums);
             for (int v = 0; v < V; v++) e[v] = splat((float)reference[pixel]) + box[v] * fall;
         }
+        for (int v = 0; v < V; v++) e[v] = exp2_of_any(e[v]);
         add(e, k, sums);
     }
 
@@ -639,20 +660,19 @@ struct Pass {
         return Q.floor - Q.steep * (float)reference[pixel];
     }
 
-    INLINE_MEMBER void add(Floats *e, const Key *k, Floats *sums) const {
-        for (int v = 0; v < V; v++) e[v] = exp2_of_any(e[v]);
+    INLINE_MEMBER void add(const Floats *weights, const Key *k, Floats *sums) const {
         if constexpr (is_packed(C)) {
-            Floats found[1 + C] = {sum_of<V>(e)};
+            Floats found[1 + C] = {sum_of<V>(weights)};
             for (int j = 0; j < C; j++) {
-                found[1 + j] = e[0] * number(k, j, 0);
-                for (int v = 1; v < V; v++) found[1 + j] += e[v] * number(k, j, v);
+                found[1 + j] = weights[0] * number(k, j, 0);
+                for (int v = 1; v < V; v++) found[1 + j] += weights[v] * number(k, j, v);
             }
             sums[0] += packed<1 + C>(found);
         } else {
-            sums[0] += sum_of<V>(e);
+            sums[0] += sum_of<V>(weights);
             for (int j = 0; j < channels(); j++) {
                 Floats weighted = sums[1 + j];
-                for (int v = 0; v < V; v++) weighted += e[v] * number(k, j, v);
+                for (int v = 0; v < V; v++) weighted += weights[v] * number(k, j, v);
                 sums[1 + j] = weighted;
             }
         }
@@ -933,9 +953,10 @@ struct Asked {
     double *total, *weighted;
 };
 
-// Windows of one noisy image, the smallest first, over the keys of GROUPS blocks inside the image. Squared differences are
-// shared, and the sums over rows that one window ends with the next one begins with: rows between two of them are added
-// above and below. Two rows of pixels go together, because all but one of the rows that each sees the other sees, too.
+// Windows of one noisy image, the smallest first, over the keys of GROUPS blocks that see the same border. Squared
+// differences are rounded to whole units and added up over all pixels above and to the left: four such sums make a box, and
+// nothing is lost on the way. Where units are too coarse for a window, sums of finer ones, which may come round, tell the
+// patches apart that are near.
 template <int C>
 class Nested {
     using One = Pass<Floats, C, SHIFTS, GROUPS, 0>;
@@ -943,136 +964,174 @@ class Nested {
 
     const std::vector<One> &windows;
     const Problem &P;
-    const Scratch &S;
-    const int64_t stride;
-    Floats *const core;  // by column, the rows that both rows of pixels see
+    const int64_t stride, fine;  // vectors from a row of sums to the next, and from a sum to the fine one
     int dy, dx;
     Range rows, columns;  // of the noisy image, that have keys dy and dx further on
 
-    // Squared differences of a row, less what is expected.
-    Floats *differences(int y) const { return rows.from <= y && y < rows.to ? S.ring + y * stride : S.more; }
-    // What they come to without their signs.
-    Floats *turmoil(int y) const { return differences(y) + P.width * V; }
+    const Limits &limits(const One &window) const { return window.Q.limits; }
 
+    // Sums over what is above row y and left of each of `columns`.
+    Words *sums(int y) const { return (Words *)windows[0].S.ring + (y - rows.from) * stride; }
+
+    template <bool FINE>
     void measure() const {
-        const Floats expected = windows[0].expected;
+        const float bits = -windows[0].Q.fall;
+        const Floats unit = splat((float)(bits * limits(windows[0]).units)), fine_unit = splat((float)(bits * FINE_UNITS));
+        auto whole = [](Floats a) ALWAYS_INLINE { return (Words)__builtin_convertvector(a + splat(.5f), Ints); };
+        const int64_t size = sizeof(Words) * V * (columns.size() + 1);
+        memset(sums(rows.from), 0, size);
+        if (FINE) memset(sums(rows.from) + fine, 0, size);
         for (int y = rows.from; y < rows.to; y++) {
-            Floats *const row = differences(y), sum[V] = {};
+            Words *const row = sums(y + 1), across[V] = {}, fine_across[V] = {};
+            for (int v = 0; v < V; v++) {
+                row[v] = Words{};
+                if (FINE) row[fine + v] = Words{};
+            }
             windows[0].differences(y, y + dy, dx, columns.from, columns.to, [&](int i, int v, Floats square) ALWAYS_INLINE {
-                const Floats d = square - expected;
-                row[i * V + v] = d;
-                sum[v] += max(d, -d);
+                Words *const sum = row + (i + 1) * V + v;
+                across[v] += whole(square * unit);
+                sum[0] = sum[-stride] + across[v];
+                if (FINE) {
+                    fine_across[v] += whole(square * fine_unit);
+                    sum[fine] = sum[fine - stride] + fine_across[v];
+                }
             });
-            memcpy(turmoil(y), sum, sizeof sum);
         }
     }
 
-    // A row of pixels and the next one, or one of them, with row `above` in what only the first sees, and `below`.
-    template <bool FIRST, bool SECOND>
-    void add_rows(const One &window, int y, Range pixels, const Floats *above, const Floats *below, bool calm) const {
-        typename One::Row first(window, y, dy, dx, SHIFTS, pixels.from, true);
-        typename One::Row second(window, y + 1, dy, dx, SHIFTS, pixels.from, true);
-        const int n = columns.size(), span = window.P.span();
-        if (calm) {  // what leaves the window is subtracted
-            Floats upper[V] = {}, lower[V] = {};
-            auto enter = [&](int i) ALWAYS_INLINE {
-                Floats *both = core + i * V;
-                const Floats *a = above + i * V, *b = below + i * V;
-                for (int v = 0; v < V; v++) {
-                    const Floats sum = both[v] + a[v];
-                    upper[v] += sum;
-                    if (SECOND) lower[v] += both[v] + b[v];
-                    both[v] = sum + b[v];
-                }
+    // ROWS rows of pixels from row y on, next to each other. At the border, only keys at no shift may stand in.
+    template <bool COARSE, int ROWS>
+    void add_rows(const One &window, int y, Range pixels, bool at_border) const {
+        const int r = window.r, c = window.channels(), w = P.width;
+        const Words *above[ROWS], *below[ROWS];
+        for (int i = 0; i < ROWS; i++) {
+            above[i] = sums(std::max(y + i - r, rows.from));
+            below[i] = sums(std::min(y + i + r + 1, rows.to));
+        }
+        const Floats unit = splat((float)(1 / (COARSE ? FINE_UNITS : limits(window).units)));
+        const bool all = !at_border && window.images == WIDTH * GROUPS;
+        const Range clear = all ? Range{r - dx, w - r - SHIFTS + 1 - dx} : Range{0, 0};  // pixels for which all patches may stand in
+        const Floats *key = window.key(y + dy, pixels.from + dx);
+        Mark *mark = window.S.marks + y * w + pixels.from;
+        Floats *to = window.sums_of(y * w + pixels.from);
+        for (int x = pixels.from; x < pixels.to; x++, key += c, mark++, to += sum_vectors(c)) {
+            const int64_t left = (std::max(x - r, 0) - columns.from) * V, right = (std::min(x + r + 1, w) - columns.from) * V;
+            auto less_box = [&](int32_t reference, int i, int64_t at) ALWAYS_INLINE {
+                const Words upper = above[i][right + at] - above[i][left + at], lower = below[i][right + at] - below[i][left + at];
+                return (Ints)(Words{} + (uint32_t)reference - (lower - upper));
             };
-            auto leave = [&](int i) ALWAYS_INLINE {
-                const Floats *both = core + i * V, *a = above + i * V, *b = below + i * V;
-                for (int v = 0; v < V; v++) {
-                    upper[v] -= both[v] - b[v];
-                    if (SECOND) lower[v] -= both[v] - a[v];
+            Ints e[ROWS][V], top[ROWS];
+            bool near = false, again = false;
+#pragma GCC unroll 2
+            for (int i = 0; i < ROWS; i++) {
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) e[i][v] = less_box(mark[i * w].reference, i, v);
+                if (x < clear.from || x >= clear.to) leave_out(window, x, at_border, e[i]);
+                top[i] = max(max(e[i][0], e[i][1]), max(e[i][2], e[i][3]));
+                near |= any_above(top[i], mark[i * w].least);
+                again |= any_above(top[i], mark[i * w].most);
+            }
+            if (!near) continue;
+            if (__builtin_expect(again, 0)) {
+                Ints copy[ROWS][V];  // only here need they be in memory
+                memcpy(copy, e, sizeof e);
+                for (int i = 0; i < ROWS; i++) refer(window, y + i, x, copy[i]);
+                memcpy(e, copy, sizeof e);
+            }
+            Floats weights[ROWS][V];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++)
+#pragma GCC unroll 2
+                for (int i = 0; i < ROWS; i++) {
+                    if (COARSE) {
+                        const Ints finer = less_box(mark[i * w].fine_reference, i, fine + v);
+                        e[i][v] = e[i][v] > Ints{} + mark[i * w].least ? finer : Ints{} + INT32_MIN;
+                    }
+                    weights[i][v] = exp2_of_any(__builtin_convertvector(e[i][v], Floats) * unit);
                 }
-            };
-            for (int i = 0; i < span - 1; i++) enter(i);
-            for (int i = span - 1; i < n; i++) {
-                enter(i);
-                auto emit = [&](typename One::Row &row, const Floats *sum) ALWAYS_INLINE {
-                    Floats box[V];
-                    for (int v = 0; v < V; v++) box[v] = sum[v];
-                    row.add(box);
-                };
-                if (FIRST) emit(first, upper);
-                if (SECOND) emit(second, lower);
-                leave(i - span + 1);
-            }
-        } else {
-            for (int v = 0; v < n * V; v++) {
-                S.squares[v] = core[v] + above[v];
-                if (SECOND) S.ends[v] = core[v] + below[v];
-                core[v] = S.squares[v] + below[v];
-            }
-            if (FIRST) add_across(S.squares, pixels.size(), span, first);
-            if (SECOND) add_across(S.ends, pixels.size(), span, second);
+#pragma GCC unroll 2
+            for (int i = 0; i < ROWS; i++) window.add(weights[i], key + i * window.S.columns * c, to + i * w * sum_vectors(c));
         }
     }
 
-    // Sums of `span` columns at each of `size` pixels: the end of one segment of so many and the beginning of the next.
-    void add_across(const Floats *row, int size, int span, typename One::Row &pixels) const {
-        for (int from = 0; from < size; from += span) {
-            const int to = std::min(from + span, size);
-            Floats sum[V] = {}, box[V];
-            for (int i = from + span - 1; i >= from; i--)
-                for (int v = 0; v < V; v++) S.suffix[(i - from) * V + v] = sum[v] += row[i * V + v];
-            pixels.add(sum);
-            memset(sum, 0, sizeof sum);
-            for (int x = from + 1; x < to; x++) {
-                for (int v = 0; v < V; v++) {
-                    sum[v] += row[(x + span - 1) * V + v];
-                    box[v] = S.suffix[(x - from) * V + v] + sum[v];
-                }
-                pixels.add(box);
-            }
+    // Patches that may not stand in for a pixel.
+    INLINE_MEMBER void leave_out(const One &window, int x, bool at_border, Ints *e) const {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const int shift = dx + v % SHIFTS, key = x + shift;
+            const bool stands_in = at_border ? shift == 0 : key >= window.r && key < P.width - window.r;
+            const Ints left_out = (Ints)window.empty[v / SHIFTS] | (Ints{} - !stands_in);
+            e[v] = left_out != Ints{} ? Ints{} + INT32_MIN : e[v];
         }
+    }
+
+    // Of a pixel with patches far nearer than the reference, the reference moves. Patches that float32 does not measure well
+    // enough wait, and nothing is left to add.
+    __attribute__((noinline)) void refer(const One &window, int y, int x, Ints *e) const {
+        const int64_t pixel = (int64_t)y * P.width + x;
+        const double units = limits(window).units;
+        const int32_t reference = window.S.marks[pixel].reference;
+        int32_t nearest = INT32_MIN;
+        for (int v = 0; v < V; v++)
+            for (int l = 0; l < WIDTH; l++) nearest = std::max(nearest, e[v][l]);
+        if (nearest <= window.S.marks[pixel].most) return;
+        const double least = ((double)reference - nearest) / units;
+        const bool trusted = window.Q.trusted(least);
+        if (trusted && least < window.reference[pixel]) window.move(least, pixel, window.sums_of(pixel));
+        if (!trusted) {
+            Floats box[V];
+            const double stretch = -1 / (units * window.Q.fall);
+            for (int v = 0; v < V; v++)
+                for (int l = 0; l < WIDTH; l++)
+                    box[v][l] = e[v][l] == INT32_MIN ? FAR : (float)(((double)reference - e[v][l]) * stretch);
+            window.postpone(y, x, y + dy, x + dx, box, (float)least);
+        }
+        set_mark(window, pixel);
+        const int32_t change = window.S.marks[pixel].reference - reference;
+        for (int v = 0; v < V; v++) {
+            const Ints left_out = e[v] == Ints{} + INT32_MIN;
+            e[v] = trusted ? (left_out ? e[v] : e[v] + change) : Ints{} + INT32_MIN;
+        }
+    }
+
+    void set_mark(const One &window, int64_t pixel) const {
+        const double bits = window.reference[pixel], units = limits(window).units;
+        const bool trusted = window.Q.trusted(bits);
+        auto whole = [](double a) { return (int32_t)std::floor(std::clamp(a, -(double)INT32_MAX, (double)INT32_MAX)); };
+        window.S.marks[pixel] = {whole(bits * units + .5), trusted ? whole(bits * FINE_UNITS + .5) : 0,
+                                 whole(window.least_exponent(pixel) * units), trusted ? whole(HEADROOM * units) : INT32_MIN};
+    }
+
+    template <bool COARSE>
+    void add_window(const One &window, Range pixels, bool at_border) const {
+        const Range wanted = partners(SAME_BORDER, P.height, window.r, dy);
+        if (pixels.empty()) return;
+        int y = wanted.from;
+        for (; y + 1 < wanted.to; y += 2) add_rows<COARSE, 2>(window, y, pixels, at_border);
+        if (y < wanted.to) add_rows<COARSE, 1>(window, y, pixels, at_border);
     }
 
   public:
     Nested(const std::vector<One> &windows)
-        : windows(windows), P(windows[0].P), S(windows[0].S), stride(row_size(P)), core(S.more + (P.width + 1) * V) {
-        memset(S.more, 0, sizeof(Floats) * (P.width + 1) * V);
+        : windows(windows), P(windows[0].P), stride(plane_row_size(P)), fine(plane_size(P)) {
+        for (const One &window : windows)
+            for (int64_t pixel = 0; pixel < P.pixels(); pixel++) set_mark(window, pixel);
     }
 
     void run(int dy, int dx) {
         this->dy = dy, this->dx = dx;
         rows = {std::max(0, -dy), std::min(P.height, P.height - dy)};
         columns = {std::max(0, -dx - SHIFTS + 1), std::min(P.width, P.width - dx)};
-        measure();
-        const Range all = partners(SAME_BORDER, P.height, windows[0].r, dy);
-        for (int y = all.from; y < all.to; y += 2) {
-            int seen = 0;  // core holds rows from y + 1 - seen to y + seen
-            Floats noise[V] = {};
-            memset(core, 0, sizeof(Floats) * columns.size() * V);
-            auto stir = [&](int above, int below) {
-                for (int v = 0; v < V; v++) noise[v] += turmoil(above)[v] + turmoil(below)[v];
+        if (limits(windows.back()).coarse) measure<true>();
+        else measure<false>();
+        for (const One &window : windows) {
+            auto add = [&](Range pixels, bool at_border) {
+                if (limits(window).coarse) add_window<true>(window, pixels, at_border);
+                else add_window<false>(window, pixels, at_border);
             };
-            for (const One &window : windows) {
-                const Range of_window = partners(SAME_BORDER, P.height, window.r, dy);
-                const Range pixels = columns_of(P, window.r, dx, SHIFTS, INNER)[0];
-                const bool first = of_window.from <= y && y < of_window.to;
-                const bool second = of_window.from <= y + 1 && y + 1 < of_window.to;
-                if (pixels.empty() || !(first || second)) break;
-                for (; seen < window.r; seen++) {
-                    const Floats *above = differences(y - seen), *below = differences(y + 1 + seen);
-                    for (int v = 0; v < columns.size() * V; v++) core[v] += above[v] + below[v];
-                    stir(y - seen, y + 1 + seen);
-                }
-                stir(y - seen, y + 1 + seen);
-                Floats most = noise[0];
-                for (int v = 1; v < V; v++) most = max(most, noise[v]);
-                const bool calm = !any_above(most, (float)window.Q.limits.steady / -window.Q.fall);
-                const Floats *above = differences(y - seen), *below = differences(y + 1 + seen++);
-                if (first && second) add_rows<true, true>(window, y, pixels, above, below, calm);
-                else if (first) add_rows<true, false>(window, y, pixels, above, below, calm);
-                else add_rows<false, true>(window, y, pixels, above, below, calm);
-            }
+            add(columns_of(P, window.r, dx, SHIFTS, INNER)[0], false);
+            if (dx <= 0 && dx + SHIFTS > 0)
+                for (const Range pixels : columns_of(P, window.r, dx, SHIFTS, BORDER)) add(pixels, true);
         }
     }
 };
@@ -1080,22 +1139,11 @@ class Nested {
 template <int C>
 void add_nested(const std::vector<Asked> &asked, int images, int dy_from, int dy_to) {
     std::vector<Pass<Floats, C, SHIFTS, GROUPS, 0>> windows;
-    std::vector<Pass<Floats, C, 1, GROUPS, 0>> at_border;
-    for (const Asked &a : asked) {
-        windows.emplace_back(a.P, a.Q, a.S, a.totals, images);
-        at_border.emplace_back(a.P, a.Q, a.S, a.totals, images);
-    }
+    for (const Asked &a : asked) windows.emplace_back(a.P, a.Q, a.S, a.totals, images);
     Nested<C> nested(windows);
-    for (int dy = dy_from; dy < dy_to; dy++) {
-        visit_shifts<SHIFTS>(asked[0].P, asked[0].P.radius, [&](int dx, int, Keys keys) {
-            if (keys == INNER) nested.run(dy, dx);
-        });
-        for (const auto &window : at_border) {
-            const Range rows = partners(SAME_BORDER, window.P.height, window.r, dy);
-            for (const Range columns : columns_of(window.P, window.r, 0, 1, BORDER))
-                if (!rows.empty() && !columns.empty()) window.run(dy, 0, 1, rows, columns, false);
-        }
-    }
+    const int reach = std::max(0, asked[0].P.width - asked[0].P.span());
+    for (int dy = dy_from; dy < dy_to; dy++)
+        for (int dx = -reach; dx <= reach; dx += SHIFTS) nested.run(dy, dx);
 }
 
 // Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
@@ -1150,6 +1198,7 @@ struct Job {
     float skip;
     double max_error;  // in the log2 of a weight, before a patch is measured again in double
     double offset, slope;
+    double lowest, highest;  // codes
     int64_t images, items;
     const int32_t *radii;  // (windows,), ascending; several only of SAME_BORDER, and not where weights are followed
     const void *codes;    // (blocks, height, width, channels, WIDTH), bytes if there are levels, else floats
@@ -1187,17 +1236,24 @@ struct Job {
     }
 };
 
+// Vectors of scratch for sums.
+int64_t sums_size(const Job &job) {
+    const Problem P = job.problem(job.windows - 1);
+    return job.windows > 1 ? 2 * plane_size(P) : (ring_rows(P) + ROWS) * row_size(P);
+}
+
 int64_t scratch_size(const Job &job) {
     const Problem P = job.problem(job.windows - 1);
-    const int64_t rows = ring_rows(P) + ROWS, keys = hashed_keys(P), values = std::max(sum_vectors(P.channels), 1 + SIDE);
-    const int64_t vectors = (GROUPS * P.height * P.stride() + 2 * SIDE) * P.channels + rows * row_size(P) +
+    const int64_t sums = sums_size(job), keys = hashed_keys(P), values = std::max(sum_vectors(P.channels), 1 + SIDE);
+    const int64_t vectors = (GROUPS * P.height * P.stride() + 2 * SIDE) * P.channels + sums +
                             job.windows * P.pixels() * values + 2 * keys;
-    return (4 * (WIDTH * vectors + job.windows * (2 * P.pixels() + P.width + 2 * SIDE)) + keys + 63) / 64 * 64;
+    return (4 * (WIDTH * vectors + job.windows * (6 * P.pixels() + P.width + 2 * SIDE)) + keys + 63) / 64 * 64;
 }
 
 // Of a noisy image as it is compared. Squared differences from the best patches are about the variance of the noise, unless
-// the image is smoother than that. `relative`: whether rows are taken relative to what is expected of them.
-Limits limits_of(const Problem &P, const Noise &noise, const float *moved, double max_error, bool relative) {
+// the image is smoother than that. `relative`: whether rows are taken relative to what is expected of them. `units`: of boxes
+// in whole numbers, else 0.
+Limits limits_of(const Problem &P, const Noise &noise, const float *moved, double max_error, bool relative, double units) {
     const int64_t numbers = P.pixels() * P.channels, whole = (numbers - P.channels) / WIDTH * WIDTH;
     auto vector = [&](int64_t i) {
         Floats a;
@@ -1223,14 +1279,17 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     Limits limits;
     limits.share = (2 * P.span() + P.channels + 8) * ROUNDING;
     limits.spread = std::sqrt(of_window * P.channels) * ROUNDING * (highest / noise.stretch + 6 * noise.signal);
+    limits.units = units;
+    limits.grain = units ? of_window / (2 * units) : 0;
+    // Each pixel is rounded by itself, so that twice what they are expected to make together will do.
+    limits.coarse = units && std::sqrt(of_window / 3) / units > max_error;
     // Sums are trusted to err by n u of what they come to, and by 2 u sqrt(precision box bits) for the rounding of pixels,
-    // u = ROUNDING. If that leaves no room for any, nothing is expected.
-    const double limit = max_error / ROUNDING, n = 1.5 + P.span() / 5.;
+    // u = ROUNDING. If that leaves no room for any, nothing is expected. Whole numbers leave only the rounding of squares.
+    const double limit = max_error / ROUNDING, n = units ? .25 + 3.75 / P.span() : 1.5 + P.span() / 5.;
     auto trust = [&](double expected) {
         const double root = (std::sqrt(precision + n * (limit + n * expected)) - std::sqrt(precision)) / n;
         return root * root - expected;
     };
-    limits.steady = limit / 2;
     limits.each = relative ? (float)(P.channels * std::min(variance, roughness)) : 0;
     double expected = limits.each * of_window / scale * precision;
     limits.trust = trust(expected);
@@ -1238,7 +1297,37 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     const double touch = std::sqrt(1000 / precision);
     limits.steep = 2 * (limits.share + limits.spread / touch);
     limits.least = limits.margin(precision, 1000 - expected, expected) - limits.steep * (1000 - expected);
+    // Fine sums come round at twice this: none that is near may come so far.
+    const double room = (1 << 30) / FINE_UNITS;
+    if (limits.coarse) limits.trust = limits.least > room / 2 ? -1 : std::min(limits.trust, room);
     return limits;
+}
+
+// Of boxes in whole numbers, to a bit: as many as leave every box below 2^31.
+double units_of(const Job &job, const Noise &noise, const float *moved) {
+    const Problem P = job.problem(job.windows - 1);
+    const int h = P.height, w = P.width, r = P.radius;
+    std::vector<double> sums((h + 1) * (w + 1));  // of what is above and to the left
+    for (int y = 0; y < h; y++) {
+        double across = 0;
+        for (int x = 0; x < w; x++) {
+            for (int j = 0; j < P.channels; j++) {
+                const double pixel = *moved++, a = pixel - noise.unit * job.lowest, b = pixel - noise.unit * job.highest;
+                across += std::max(a * a, b * b);
+            }
+            sums[(y + 1) * (w + 1) + x + 1] = sums[y * (w + 1) + x + 1] + across;
+        }
+    }
+    double most = 0;
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            const int above = std::max(y - r, 0) * (w + 1), below = std::min(y + r + 1, h) * (w + 1);
+            const int left = std::max(x - r, 0), right = std::min(x + r + 1, w);
+            most = std::max(most, sums[below + right] - sums[below + left] - sums[above + right] + sums[above + left]);
+        }
+    const double bits = 1.001 * most / (noise.stretch * noise.stretch) * noise.precision;
+    const double room = INT32_MAX - P.pixels();  // each pixel may be rounded up
+    return std::exp2(std::floor(std::log2(std::min(MOST_UNITS, room / bits))));
 }
 
 void prepare(const Job &job) {
@@ -1255,22 +1344,17 @@ void prepare(const Job &job) {
             }
         }
         const Noise &noise = job.noise[b];
-        Limits *const limits = job.limits + b * job.windows;
-        auto measure = [&](bool relative) {
-            for (int i = 0; i < job.windows; i++)
-                limits[i] = limits_of(job.problem(i), noise, job.moved + b * job.numbers(), job.max_error, relative);
-        };
-        const bool nested = job.windows > 1;
-        measure(nested || job.problem().is_large());
-        auto expects_none = [](const Limits &limits) { return limits.each == 0; };
-        if (nested && std::any_of(limits, limits + job.windows, expects_none)) measure(false);  // all expect the same
+        const float *const moved = job.moved + b * job.numbers();
+        const double units = job.windows > 1 ? units_of(job, noise, moved) : 0;
         for (int i = 0; i < job.windows; i++) {
             const Problem P = job.problem(i);
-            const double each = limits[i].each / (noise.stretch * noise.stretch) * noise.precision;
+            const int q = b * job.windows + i;
+            job.limits[q] = limits_of(P, noise, moved, job.max_error, !units && P.is_large(), units);
+            const double each = job.limits[q].each / (noise.stretch * noise.stretch) * noise.precision;
             auto seen = [&](int at, int n) {  // of an axis, in a window
                 return P.wraps ? P.span() : std::min(at + P.radius, n - 1) - std::max(at - P.radius, 0) + 1;
             };
-            double *expected = job.expected + (b * job.windows + i) * size;
+            double *expected = job.expected + q * size;
             for (int y = 0; y < P.height; y++, expected += P.width)
                 for (int x = 0; x < P.width; x++) expected[x] = each * seen(y, P.height) * seen(x, P.width);
         }
@@ -1302,10 +1386,11 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
     S.squares = S.ends + row;
     S.suffix = S.squares + row;
     S.more = S.suffix + row;
-    Floats *const sums = S.ends + ROWS * row;
+    Floats *const sums = S.ring + sums_size(job);
     S.hashes = (Hash *)(sums + job.windows * size * values);
     double *const before = (double *)(S.hashes + hashed_keys(largest));
-    float *penalty = (float *)(before + job.windows * size);
+    Mark *const marks = (Mark *)(before + job.windows * size);
+    float *penalty = (float *)(marks + job.windows * size);
     S.hashed = (uint8_t *)(penalty + job.windows * (largest.width + 2 * SIDE));
     if (shifts) memset(scratch, 0, (char *)S.ring - scratch);
     std::vector<Asked> asked(job.windows);
@@ -1318,6 +1403,7 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
             *penalty++ = column >= a.P.radius && column < a.P.width - a.P.radius ? 0.f : FAR;
         }
         a.S.penalty = penalty - a.P.width - SIDE;
+        a.S.marks = marks + i * size;
         a.before = before + i * size;
     }
     float decoded = 0;  // the unit of keys

@@ -191,7 +191,7 @@ class _Work:
             *(symmetry, wraps, self.height, self.width, self.channels, len(radii)),
             *(first, shifts, self.batch, parts, self.threads),
             math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
-            *(_MAX_ERROR, layout.offset, layout.slope, layout.images, items),
+            *(_MAX_ERROR, layout.offset, layout.slope, layout.lowest, layout.highest, layout.images, items),
             *(
                 self.radii.ctypes.data,
                 layout.codes.data_ptr(),
@@ -303,6 +303,8 @@ class _Layout(NamedTuple):
     levels: Tensor | None
     offset: float
     slope: float
+    lowest: float  # code
+    highest: float
     blocks: int
     members: Tensor  # the training images, ascending
     elements: int  # of the group, image by image
@@ -338,7 +340,8 @@ def _layout(dictionary: Dictionary, members: Int[Tensor, " m"]) -> _Layout:
             codes[block, ..., lane : lane + 1] = image
             filled += 1
     evenly = encoding.offset, encoding.slope
-    return _Layout(codes, encoding.levels, *evenly, blocks, members, elements, len(dictionary))
+    lowest, highest = (float(code) for code in codes.aminmax())
+    return _Layout(codes, encoding.levels, *evenly, lowest, highest, blocks, members, elements, len(dictionary))
 
 
 class _Encoding(NamedTuple):

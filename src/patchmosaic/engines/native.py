@@ -39,7 +39,7 @@ class Job(ctypes.Structure):
             )
         ),
         ("skip", ctypes.c_float),
-        *((name, ctypes.c_double) for name in ("max_error", "offset", "slope")),
+        *((name, ctypes.c_double) for name in ("max_error", "offset", "slope", "lowest", "highest")),
         *((name, ctypes.c_int64) for name in ("images", "items")),
         *(
             (name, ctypes.c_void_p)
