@@ -38,7 +38,7 @@ constexpr int GROUPS = SIDE / SHIFTS;  // of images, at these
 constexpr int UNSHIFTED_AT_ONCE = 256;  // items before float32 sums are moved to double, where there are no shifts
 constexpr int ROWS = 6;  // of scratch, beside those of sums
 constexpr double MOST_UNITS = 1 << 22;  // to a bit, of sums in whole numbers
-constexpr double FINE_UNITS = 1 << 18;  // of the finer ones
+constexpr double FINE_UNITS = 1 << 17;  // of the finer ones
 constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where weights are followed
 
 INLINE Floats to_floats(Floats a) { return a; }
@@ -869,12 +869,20 @@ struct Pass {
 // Keys by whether their windows cross the left or right border.
 enum Keys { ALL, INNER, BORDER };
 
+// The i-th of n numbers, from the middle outwards: patches near a pixel's own place come first, because they are more often like
+// it, and the sooner good ones are known the less others count.
+int outwards(int i, int n) { return (n - 1) / 2 + (i % 2 ? (i + 1) / 2 : -i / 2); }
+
 // Call visit(dx, count, keys) for every T column shifts dx, dx + 1, ..., or fewer, at which these keys may stand in.
 template <int T, class Visit>
 void visit_shifts(const Problem &P, int r, Visit visit) {
     const int w = P.width, reach = w - 2 * r - 1;
     auto visit_all = [&](int from, int to, Keys keys) {
-        for (int dx = from; dx < to; dx += T) visit(dx, std::min(T, to - dx), keys);
+        const int n = (to - from + T - 1) / T;
+        for (int i = 0; i < n; i++) {
+            const int dx = from + T * (from < 0 ? outwards(i, n) : i);
+            visit(dx, std::min(T, to - dx), keys);
+        }
     };
     if (P.symmetry == OWN_POSITION) visit_all(0, 1, ALL);
     if (P.symmetry == SAME_BORDER) {
@@ -893,14 +901,20 @@ std::array<Range, 2> columns_of(const Problem &P, int r, int dx, int count, Keys
     return {Range{std::max(r, r - dx - count + 1), std::min(w - r, w - r - dx)}, Range{0, 0}};
 }
 
-// Add G blocks to the sums of one query, for the row shifts in [dy_from, dy_to).
+// Some row shifts.
+struct Shifts {
+    const int *from, *to;
+    const int *begin() const { return from; }
+    const int *end() const { return to; }
+};
+
+// Add G blocks to the sums of one query, at these row shifts.
 template <class Key, int C, int T, int G, int R, bool TRACE>
-void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
-               int dy_to) {
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, Shifts shifts) {
     const int w = P.width, r = P.radius;
     const Pass<Key, C, T, G, R, TRACE> pass(P, Q, S, totals, images);
     const Pass<Key, C, R ? T : 1, G, R, TRACE> border_pass(P, Q, S, totals, images);
-    for (int dy = dy_from; dy < dy_to; dy++) {
+    for (const int dy : shifts) {
         const Range rows = partners(P.symmetry, P.height, r, dy);
         if (rows.empty()) continue;
         visit_shifts<T>(P, r, [&](int dx, int count, Keys keys) {
@@ -921,26 +935,24 @@ void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals
 }
 
 template <class Key, int C, int T, int G, bool TRACE>
-void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
-               int dy_to) {
-    if (P.radius == 1) add_blocks<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
-    else if (P.radius == 2) add_blocks<Key, C, T, G, 2, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_blocks<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, dy_from, dy_to);
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, Shifts shifts) {
+    if (P.radius == 1) add_blocks<Key, C, T, G, 1, TRACE>(P, Q, S, totals, images, shifts);
+    else if (P.radius == 2) add_blocks<Key, C, T, G, 2, TRACE>(P, Q, S, totals, images, shifts);
+    else add_blocks<Key, C, T, G, 0, TRACE>(P, Q, S, totals, images, shifts);
 }
 
 template <class Key, int C, int T, int G>
-void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, int dy_from,
-               int dy_to) {
-    if (totals.trail) add_blocks<Key, C, T, G, true>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_blocks<Key, C, T, G, false>(P, Q, S, totals, images, dy_from, dy_to);
+void add_blocks(const Problem &P, const Query &Q, const Scratch &S, const Totals &totals, int images, Shifts shifts) {
+    if (totals.trail) add_blocks<Key, C, T, G, true>(P, Q, S, totals, images, shifts);
+    else add_blocks<Key, C, T, G, false>(P, Q, S, totals, images, shifts);
 }
 
 template <int C>
 void add_blocks(const Problem &P, const Query &Q, const Scratch &S, bool bytes, const Totals &totals, int images,
-               int dy_from, int dy_to) {
-    if (P.symmetry != OWN_POSITION) add_blocks<Floats, C, SHIFTS, GROUPS>(P, Q, S, totals, images, dy_from, dy_to);
-    else if (bytes) add_blocks<Bytes, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
-    else add_blocks<Floats, C, 1, SIDE>(P, Q, S, totals, images, dy_from, dy_to);
+               Shifts shifts) {
+    if (P.symmetry != OWN_POSITION) add_blocks<Floats, C, SHIFTS, GROUPS>(P, Q, S, totals, images, shifts);
+    else if (bytes) add_blocks<Bytes, C, 1, SIDE>(P, Q, S, totals, images, shifts);
+    else add_blocks<Floats, C, 1, SIDE>(P, Q, S, totals, images, shifts);
 }
 
 // A noisy image and a window, of one part.
@@ -1012,10 +1024,12 @@ class Nested {
         const bool all = !at_border && window.images == WIDTH * GROUPS;
         const Range clear = all ? Range{r - dx, w - r - SHIFTS + 1 - dx} : Range{0, 0};  // pixels for which all patches may stand in
         const Floats *key = window.key(y + dy, pixels.from + dx);
-        Mark *mark = window.S.marks + y * w + pixels.from;
+        const Mark *mark = window.S.marks + y * w + pixels.from;
         Floats *to = window.sums_of(y * w + pixels.from);
         for (int x = pixels.from; x < pixels.to; x++, key += c, mark++, to += sum_vectors(c)) {
-            const int64_t left = (std::max(x - r, 0) - columns.from) * V, right = (std::min(x + r + 1, w) - columns.from) * V;
+            int64_t left = x - r, right = x + r + 1;
+            if (ROWS == 1) left = std::max<int64_t>(left, 0), right = std::min<int64_t>(right, w);
+            left = (left - columns.from) * V, right = (right - columns.from) * V;
             auto less_box = [&](int32_t reference, int i, int64_t at) ALWAYS_INLINE {
                 const Words upper = above[i][right + at] - above[i][left + at], lower = below[i][right + at] - below[i][left + at];
                 return (Ints)(Words{} + (uint32_t)reference - (lower - upper));
@@ -1107,8 +1121,8 @@ class Nested {
         const Range wanted = partners(SAME_BORDER, P.height, window.r, dy);
         if (pixels.empty()) return;
         int y = wanted.from;
-        for (; y + 1 < wanted.to; y += 2) add_rows<COARSE, 2>(window, y, pixels, at_border);
-        if (y < wanted.to) add_rows<COARSE, 1>(window, y, pixels, at_border);
+        for (; !at_border && y + 1 < wanted.to; y += 2) add_rows<COARSE, 2>(window, y, pixels, at_border);
+        for (; y < wanted.to; y++) add_rows<COARSE, 1>(window, y, pixels, at_border);
     }
 
   public:
@@ -1137,13 +1151,13 @@ class Nested {
 };
 
 template <int C>
-void add_nested(const std::vector<Asked> &asked, int images, int dy_from, int dy_to) {
+void add_nested(const std::vector<Asked> &asked, int images, Shifts shifts) {
     std::vector<Pass<Floats, C, SHIFTS, GROUPS, 0>> windows;
     for (const Asked &a : asked) windows.emplace_back(a.P, a.Q, a.S, a.totals, images);
     Nested<C> nested(windows);
-    const int reach = std::max(0, asked[0].P.width - asked[0].P.span());
-    for (int dy = dy_from; dy < dy_to; dy++)
-        for (int dx = -reach; dx <= reach; dx += SHIFTS) nested.run(dy, dx);
+    const int reach = std::max(0, asked[0].P.width - asked[0].P.span()), n = 2 * reach / SHIFTS + 1;
+    for (const int dy : shifts)
+        for (int i = 0; i < n; i++) nested.run(dy, SHIFTS * outwards(i, n) - reach);
 }
 
 // Move the float32 sums into the double totals, which were relative to `before`. `unit`: of keys.
@@ -1190,8 +1204,8 @@ void decode(const Problem &P, const Code *codes, float unit, Floats *keys) {
     }
 }
 
-// What is asked. An item of work is one row shift of GROUPS blocks of WIDTH images; there are `row_shifts` to them, the first
-// with dy = first_shift. Where symmetry allows no shifts, an item is SIDE blocks. Each of `parts` has a share of the items and
+// What is asked. An item of work is one row shift of GROUPS blocks of WIDTH images; there are `row_shifts` to them, the least
+// of them first_shift. Where symmetry allows no shifts, an item is SIDE blocks. Each of `parts` has a share of the items and
 // sums of its own.
 struct Job {
     int32_t symmetry, wraps, height, width, channels, windows, first_shift, row_shifts, batch, parts, threads;
@@ -1285,7 +1299,7 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     limits.coarse = units && std::sqrt(of_window / 3) / units > max_error;
     // Sums are trusted to err by n u of what they come to, and by 2 u sqrt(precision box bits) for the rounding of pixels,
     // u = ROUNDING. If that leaves no room for any, nothing is expected. Whole numbers leave only the rounding of squares.
-    const double limit = max_error / ROUNDING, n = units ? .25 + 3.75 / P.span() : 1.5 + P.span() / 5.;
+    const double limit = max_error / ROUNDING, n = units ? 3. / P.span() : 1.5 + P.span() / 5.;
     auto trust = [&](double expected) {
         const double root = (std::sqrt(precision + n * (limit + n * expected)) - std::sqrt(precision)) / n;
         return root * root - expected;
@@ -1297,9 +1311,8 @@ Limits limits_of(const Problem &P, const Noise &noise, const float *moved, doubl
     const double touch = std::sqrt(1000 / precision);
     limits.steep = 2 * (limits.share + limits.spread / touch);
     limits.least = limits.margin(precision, 1000 - expected, expected) - limits.steep * (1000 - expected);
-    // Fine sums come round at twice this: none that is near may come so far.
-    const double room = (1 << 30) / FINE_UNITS;
-    if (limits.coarse) limits.trust = limits.least > room / 2 ? -1 : std::min(limits.trust, room);
+    // No square of a near patch may exceed what fits fine sums, nor may coarse ones tell too little of what is near.
+    if (limits.coarse) limits.trust = limits.grain > 16 ? -1 : std::min(limits.trust, (1 << 30) / FINE_UNITS);
     return limits;
 }
 
@@ -1362,10 +1375,10 @@ void prepare(const Job &job) {
 }
 
 template <int C>
-void add_items(const Job &job, const std::vector<Asked> &asked, int images, int dy_from, int dy_to) {
+void add_items(const Job &job, const std::vector<Asked> &asked, int images, Shifts shifts) {
     const Asked &first = asked[0];
-    if (asked.size() > 1) add_nested<C>(asked, images, dy_from, dy_to);
-    else add_blocks<C>(first.P, first.Q, first.S, job.levels, first.totals, images, dy_from, dy_to);
+    if (asked.size() > 1) add_nested<C>(asked, images, shifts);
+    else add_blocks<C>(first.P, first.Q, first.S, job.levels, first.totals, images, shifts);
 }
 
 // Items [item_from, item_to) of a part, for the samples in [first, last).
@@ -1393,6 +1406,9 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
     float *penalty = (float *)(marks + job.windows * size);
     S.hashed = (uint8_t *)(penalty + job.windows * (largest.width + 2 * SIDE));
     if (shifts) memset(scratch, 0, (char *)S.ring - scratch);
+    std::vector<int> row_shifts(job.row_shifts);
+    for (int i = 0; i < job.row_shifts; i++)
+        row_shifts[i] = job.first_shift + (job.first_shift < 0 ? outwards(i, job.row_shifts) : i);
     std::vector<Asked> asked(job.windows);
     for (int i = 0; i < job.windows; i++) {
         Asked &a = asked[i];
@@ -1431,7 +1447,7 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
                 const int64_t block = item / job.row_shifts;
                 first_image = block * groups * WIDTH;
                 end = std::min(to, (block + 1) * job.row_shifts);
-                const int dy_from = job.first_shift + (int)(item % job.row_shifts), dy_to = dy_from + (int)(end - item);
+                const int *const from_shift = row_shifts.data() + item % job.row_shifts;
                 held = (int)std::min<int64_t>(job.images - first_image, groups * WIDTH);
                 const char *codes = (const char *)job.codes + first_image * job.numbers() * (job.levels ? 1 : 4);
                 if (job.trails && b == first) memset(S.hashed, 0, hashed_keys(largest));
@@ -1444,7 +1460,7 @@ void sum_items(const Job &job, int part, int first, int last, int64_t item_from,
                     a.S.first = first_image;
                     if (!shifts) a.S.keys = codes;
                 }
-                add_items<C>(job, asked, held, dy_from, dy_to);
+                add_items<C>(job, asked, held, {from_shift, from_shift + (end - item)});
             }
             for (Asked &a : asked) {
                 if (job.trails) settle_trail(a.P, a.totals, first_image, groups, held, a.total, a.weighted);
