@@ -71,6 +71,18 @@ def test_what_leaves_a_nested_window_leaves_nothing_behind(alpha_bar, far):
 
 
 @needs_compiled
+@pytest.mark.parametrize("shift", [0.3, 1.0, 1.05])
+def test_what_is_far_from_all_images_is_told_apart(shift):
+    """Through a window that sees everything, images that differ in a pixel are up to 20,000 bits away, and a few bits apart."""
+    images = training_images((3, 24, 24), 1, "floats").mul(0.7).repeat(20, 1, 1, 1)
+    for i in range(20):
+        images[i, :, i, i] += 0.01 * (i + 1)
+    x = 0.93**0.5 * images[3:4] + shift
+    machine = pm.presets.boundary_broken(images, 3, engine="box")
+    assert largest_error(machine, x, 0.93, (3, 47)) <= TOLERANCE
+
+
+@needs_compiled
 def test_nested_windows_do_not_depend_on_batch_threads_or_order(digits):
     machine = pm.presets.boundary_broken(digits.images[:300], 3)
     x, level = queries(machine, 0.7), torch.tensor([0.7, 0.3])

@@ -145,9 +145,9 @@ struct Noise {
 struct Limits {
     double each;     // expected of a squared difference of two pixels, stretched
     double trust;    // the largest |bits| that are good enough
-    double units;    // to a bit, of boxes in whole numbers: they err by
-    double grain;    // so many bits, at most,
-    bool coarse;     // and whether that is too much
+    double units;    // to a bit, of boxes in whole numbers; 0 where they are floats
+    double grain;    // bits that these boxes err by, at most
+    bool coarse;     // whether that is too much
     double share;    // the rounding of a sum is at most so much of all that is added up,
     double spread;   // and that of the noisy pixels moves the root of a box by so much
     double least, steep;  // see below
@@ -1022,7 +1022,7 @@ class Nested {
         }
         const Floats unit = splat((float)(1 / (COARSE ? FINE_UNITS : limits(window).units)));
         const bool all = !at_border && window.images == WIDTH * GROUPS;
-        const Range clear = all ? Range{r - dx, w - r - SHIFTS + 1 - dx} : Range{0, 0};  // pixels for which all patches may stand in
+        const Range clear = all ? Range{r - dx, w - r - dx - SHIFTS + 1} : Range{0, 0};  // pixels of which all patches count
         const Floats *key = window.key(y + dy, pixels.from + dx);
         const Mark *mark = window.S.marks + y * w + pixels.from;
         Floats *to = window.sums_of(y * w + pixels.from);
@@ -1041,6 +1041,7 @@ class Nested {
 #pragma GCC unroll 4
                 for (int v = 0; v < V; v++) e[i][v] = less_box(mark[i * w].reference, i, v);
                 if (x < clear.from || x >= clear.to) leave_out(window, x, at_border, e[i]);
+                static_assert(V == 4);
                 top[i] = max(max(e[i][0], e[i][1]), max(e[i][2], e[i][3]));
                 near |= any_above(top[i], mark[i * w].least);
                 again |= any_above(top[i], mark[i * w].most);
@@ -1068,7 +1069,7 @@ class Nested {
         }
     }
 
-    // Patches that may not stand in for a pixel.
+    // Patches that do not count, as they may not stand in for a pixel or lie in empty lanes, are farthest.
     INLINE_MEMBER void leave_out(const One &window, int x, bool at_border, Ints *e) const {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) {

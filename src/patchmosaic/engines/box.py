@@ -339,9 +339,9 @@ def _layout(dictionary: Dictionary, members: Int[Tensor, " m"]) -> _Layout:
             block, lane = divmod(filled, lanes)
             codes[block, ..., lane : lane + 1] = image
             filled += 1
-    evenly = encoding.offset, encoding.slope
-    lowest, highest = (float(code) for code in codes.aminmax())
-    return _Layout(codes, encoding.levels, *evenly, lowest, highest, blocks, members, elements, len(dictionary))
+    lowest, highest = map(float, codes.aminmax())
+    line = encoding.offset, encoding.slope, lowest, highest
+    return _Layout(codes, encoding.levels, *line, blocks, members, elements, len(dictionary))
 
 
 class _Encoding(NamedTuple):
