@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 import patchmosaic as pm
+from patchmosaic.errors import check_count
 
 WINDOWS = range(3, 18, 2)
 LEVELS = (0.05, 0.2, 0.5, 0.95)
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels to a side (default: 32)")
     parser.add_argument("--repeats", type=int, default=5, help="of each call (default: 5)")
     arguments = parser.parse_args()
+    for name in ("count", "repeats"):
+        check_count(f"--{name}", getattr(arguments, name))
 
     print(f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     for path in arguments.data:
@@ -58,11 +61,17 @@ def main() -> None:
             x = alpha_bar**0.5 * held_out + (1 - alpha_bar) ** 0.5 * noise
             (one, together, apart), difference = measured(images, x, alpha_bar, arguments.repeats)
             print(
-                f"{path}, t = {t}: {together:.0f} ms, {together / one:.2f} times P = 3 alone ({one:.0f} ms); "
+                f"{path}, {len(images)} images, t = {t}: {together:.0f} ms, "
+                f"{together / one:.2f} times P = 3 alone ({one:.0f} ms); "
                 f"one after the other {apart / one:.2f} times; largest difference {difference:.0e}",
                 flush=True,
             )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except pm.InputError as error:
+        raise SystemExit(f"windows_together: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("windows_together: stopped") from None

@@ -73,7 +73,7 @@ def test_what_leaves_a_nested_window_leaves_nothing_behind(alpha_bar, far):
 @needs_compiled
 @pytest.mark.parametrize("shift", [0.3, 1.0, 1.05])
 def test_what_is_far_from_all_images_is_told_apart(shift):
-    """Seen whole, images that differ in a pixel are 20,000 bits away and a few bits apart."""
+    """Seen whole, images that differ in a pixel are up to 20,000 bits away, a few bits apart."""
     images = training_images((3, 24, 24), 1, "floats").mul(0.7).repeat(20, 1, 1, 1)
     for i in range(20):
         images[i, :, i, i] += 0.01 * (i + 1)

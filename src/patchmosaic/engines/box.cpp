@@ -1028,7 +1028,8 @@ class Nested {
         Floats *to = window.sums_of(y * w + pixels.from);
         for (int x = pixels.from; x < pixels.to; x++, key += c, mark++, to += sum_vectors(c)) {
             int64_t left = x - r, right = x + r + 1;
-            if (ROWS == 1) left = std::max<int64_t>(left, 0), right = std::min<int64_t>(right, w);
+            if (ROWS == 1)  // as rows at the border always are
+                left = std::max<int64_t>(left, 0), right = std::min<int64_t>(right, w);
             left = (left - columns.from) * V, right = (right - columns.from) * V;
             auto less_box = [&](int32_t reference, int i, int64_t at) ALWAYS_INLINE {
                 const Words upper = above[i][right + at] - above[i][left + at], lower = below[i][right + at] - below[i][left + at];
@@ -1119,8 +1120,8 @@ class Nested {
 
     template <bool COARSE>
     void add_window(const One &window, Range pixels, bool at_border) const {
-        const Range wanted = partners(SAME_BORDER, P.height, window.r, dy);
         if (pixels.empty()) return;
+        const Range wanted = partners(SAME_BORDER, P.height, window.r, dy);
         int y = wanted.from;
         for (; !at_border && y + 1 < wanted.to; y += 2) add_rows<COARSE, 2>(window, y, pixels, at_border);
         for (; y < wanted.to; y++) add_rows<COARSE, 1>(window, y, pixels, at_border);
