@@ -44,6 +44,25 @@ constexpr int SHIFTS_FOLLOWED_AT_ONCE = 8;  // of rows, before the same where we
 INLINE Floats to_floats(Floats a) { return a; }
 INLINE Ints max(Ints a, Ints b) { return a > b ? a : b; }
 INLINE double sum(Floats a) { return sum(folded(a)); }
+// Sums of every N-th lane.
+template <int N>
+INLINE std::array<double, N> sums_in_turns(Floats a) {
+    typedef double Turn __attribute__((vector_size(8 * N)));
+    const Doubles halves[2] = {low(a), high(a)};
+    Turn turns[WIDTH / N], sum = {};
+    memcpy(turns, halves, sizeof halves);
+    for (const Turn &turn : turns) sum += turn;
+    std::array<double, N> sums;
+    memcpy(&sums, &sum, sizeof sum);
+    return sums;
+}
+// 2^e for whole e < 1024; 0 below -1022.
+INLINE double power_of_2(double e) {
+    const int64_t bits = (int64_t)(std::max(e, -1023.) + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
 #if defined(__AVX512F__)
 INLINE bool any(Ints a) { return _mm512_test_epi32_mask((__m512i)a, (__m512i)a) != 0; }
 INLINE Floats to_floats(Bytes a) { return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)a)); }
@@ -227,8 +246,8 @@ struct Waiting {
 constexpr bool is_packed(int channels) { return channels == 1 || channels == 3; }
 constexpr int sum_vectors(int channels) { return is_packed(channels) ? 1 : 1 + channels; }
 
-// What is known of a query so far: by pixel a reference near the smallest box, in bits, and the sums of weights
-// 2^(reference - bits) and of weighted codes. Bits of a box are the precision times it, less what is expected.
+// What is known of a query so far: by pixel a reference near the smallest box, in whole bits, and the sums of weights
+// 2^(reference - bits) and of weighted codes: they lose nothing when the reference moves. Bits of a box are the precision times it, less what is expected.
 struct Totals {
     double *reference;
     Floats *sums;        // (pixels, sum_vectors); where weights are followed, (pixels, 1 + groups)
@@ -687,14 +706,15 @@ struct Pass {
     }
 
     __attribute__((noinline)) void move(double to, int64_t pixel, Floats *sums) const {
-        const float fall = (float)(to - reference[pixel]), kept = fall < FLOOR ? 0.f : std::exp2(fall);
+        to = std::trunc(to);
+        const float kept = (float)power_of_2(to - reference[pixel]);
         for (int i = 0; i < sum_vectors(channels()); i++) sums[i] *= kept;
         reference[pixel] = to;
     }
 
     // The same, of a pixel whose patches wait.
     void refer_to(double to, int64_t pixel) const {
-        if (reference[pixel] > Q.limits.trust) reference[pixel] = to;  // there are no sums yet
+        if (reference[pixel] > Q.limits.trust) reference[pixel] = std::trunc(to);  // there are no sums yet
         else move(to, pixel, sums_of(pixel));
     }
 
@@ -1170,10 +1190,8 @@ void settle(const Problem &P, const Totals &totals, double unit, const double *b
     const Floats *sums = totals.sums;
     for (int64_t p = 0; p < P.pixels(); p++, sums += sum_vectors(c), weighted += c) {
         const double fall = totals.reference[p] - before[p];
-        const double kept = total[p] == 0 || fall < -1e3 ? 0 : std::exp2(fall);  // without a sum, the reference may also rise
-        double lanes[1 + C] = {};
-        if constexpr (is_packed(C))
-            for (int l = 0; l < WIDTH; l++) lanes[l % (1 + C)] += sums[0][l];
+        const double kept = total[p] == 0 ? 0 : power_of_2(fall);  // without a sum, the reference may also rise
+        const auto lanes = sums_in_turns<is_packed(C) ? 1 + C : 1>(sums[0]);
         auto found = [&](int j) { return is_packed(C) ? lanes[j] : sum(sums[j]); };
         total[p] = total[p] * kept + found(0);
         for (int j = 0; j < c; j++) weighted[j] = weighted[j] * kept + found(1 + j) * codes;
@@ -1483,35 +1501,33 @@ void merge(const Job &job, const Problem &P, const Query &Q, int q, int64_t pixe
         if (job.total[at] > 0) reference = std::min(reference, job.reference[at]);
     }
     const double enough = estimate + Q.reach(pixel, estimate);
-    auto each_waiting = [&](auto visit) {
-        for (int part = 0; part < job.parts; part++) {
-            const Waiting *first = job.waiting + place(part) * QUEUE;
-            for (int i = 0; i < job.queued[place(part)]; i++)
-                if (first[i].bits < enough) visit(first[i]);
-        }
+    struct Found {
+        const Waiting *patch;
+        double bits;
     };
-    int count = 0;
-    each_waiting([&](auto &) { count++; });
-    std::vector<double> found(count);
-    auto bits = found.begin();
-    each_waiting([&](auto &p) {
-        *bits = measured(P, Q, job.codes, pixel, p.image, p.position);
-        reference = std::min(reference, *bits++);
-    });
+    std::vector<Found> found;
+    for (int part = 0; part < job.parts; part++) {
+        const Waiting *const first = job.waiting + place(part) * QUEUE;
+        for (int i = 0; i < job.queued[place(part)]; i++) {
+            if (first[i].bits >= enough) continue;
+            found.push_back({first + i, measured(P, Q, job.codes, pixel, first[i].image, first[i].position)});
+            reference = std::min(reference, std::trunc(found.back().bits));
+        }
+    }
     double *const weighted = job.weighted + place(0) * c;
     double total = 0;
     for (int part = 0; part < job.parts; part++) {
         const int64_t at = place(part);
-        const double kept = job.total[at] > 0 ? std::exp2(reference - job.reference[at]) : 0;
+        const double kept = job.total[at] > 0 ? power_of_2(reference - job.reference[at]) : 0;
         total += kept * job.total[at];
         for (int j = 0; j < c; j++) weighted[j] = (part ? weighted[j] : 0) + kept * job.weighted[at * c + j];
     }
-    bits = found.begin();
-    each_waiting([&](auto &p) {
-        const double weight = std::exp2(reference - *bits++);
+    for (const auto &[patch, bits] : found) {
+        const double weight = std::exp2(reference - bits);
         total += weight;
-        for (int j = 0; j < c; j++) weighted[j] += weight * stored(P, Q, job.codes, p.image, (int64_t)p.position * c + j);
-    });
+        for (int j = 0; j < c; j++)
+            weighted[j] += weight * stored(P, Q, job.codes, patch->image, (int64_t)patch->position * c + j);
+    }
     job.total[place(0)] = total;
     job.reference[place(0)] = reference;
 }

@@ -190,7 +190,7 @@ class _Work:
         self.job = Job(
             *(symmetry, wraps, self.height, self.width, self.channels, len(radii)),
             *(first, shifts, self.batch, parts, self.threads),
-            math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 1,
+            math.log2(_LEFT_OUT / (layout.images * self.pixels)) - 2,
             *(_MAX_ERROR, layout.offset, layout.slope, layout.lowest, layout.highest, layout.images, items),
             *(
                 self.radii.ctypes.data,
