@@ -241,7 +241,12 @@ BAD = {
     "output in use": ("--out {0}/occupied", "--out"),
     "nothing to resume": ("--resume", "nothing to resume"),
     "resumed and overwritten": ("--resume --overwrite", "not allowed with"),
-    "words for numbers": ("--labels one", "integers"),
+    "unknown name of a label": ("--labels one", "digits has no class 'one': choose from 0, 1, 2, 3"),
+    "name of a label without classes": (
+        "--data two-tone --labels one",
+        "no class 'one': two-tone has no labels",
+    ),
+    "words for numbers": ("--seeds one", "integers"),
     "no such option": ("--colour red", "--help"),
     "no size": ("--memory lots", "2GiB"),
 }
@@ -255,12 +260,32 @@ def test_mistakes_take_one_clear_line(tmp_path, capsys, mistake):
     assert_one_clear_line(tmp_path, capsys, [*command, *arguments.format(tmp_path).split()], hint)
 
 
+def of_classes(folder, names):
+    for i, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 200 * i, np.uint8)).save(folder / name / "0.png")
+    return ["generate", "--data", str(folder), "--count", "2", "--steps", "2"]
+
+
 def test_an_unknown_label_is_told_with_the_names_of_the_classes(tmp_path, capsys):
-    for i, name in enumerate(("cat", "dog")):
-        (tmp_path / "in" / name).mkdir(parents=True)
-        Image.fromarray(np.full((8, 8), 200 * i, np.uint8)).save(tmp_path / "in" / name / "0.png")
-    command = ["generate", "--data", str(tmp_path / "in"), "--out", str(tmp_path / "run"), "--labels"]
-    assert_one_clear_line(tmp_path, capsys, [*command, "2"], "label 2; there are 0 'cat', 1 'dog'")
+    command = [*of_classes(tmp_path / "in", ("cat", "dog")), "--out", str(tmp_path / "run"), "--labels"]
+    assert_one_clear_line(tmp_path, capsys, [*command, "2"], "label 2: choose from 0 'cat', 1 'dog'")
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "labels"),
+    [
+        (("cat", "dog"), "dog,0", [1, 0]),
+        (("1", "3"), "3,1", [1, 0]),  # a name comes before a number
+        (("10", "20"), "1,0", [1, 0]),
+    ],
+)
+def test_a_label_is_a_name_or_a_number(tmp_path, names, given, labels):
+    command = of_classes(tmp_path / "in", names)
+    assert main([*command, "--labels", given, "--out", str(tmp_path / "run")]) == 0
+    assert records.read_tensors(tmp_path / "run" / "samples.safetensors")[0]["labels"].tolist() == labels
+    assert main([*command, "--classes", given, "--out", str(tmp_path / "classes")]) == 0
+    assert records.read_json(tmp_path / "classes" / "run.json")["data"]["shape"][0] == 2
 
 
 def test_letters_of_names_are_drawn_and_those_that_cannot_be_are_nothing_to_warn_of(tmp_path):

@@ -20,8 +20,10 @@ from patchmosaic.cli import main
 from patchmosaic.comparison.compare import Flow
 from patchmosaic.comparison.pictures import shown
 from patchmosaic.data import DataSettings
+from patchmosaic.explanation.subject import load_subject
 from patchmosaic.nets import Network, load_network, save_network
 from patchmosaic.nets.resnet import ResNet
+from patchmosaic.sampling import reverse_flow
 
 SMALL = ["--limit", "40", "--count", "7", "--batch", "3", "--network-steps", "6,3", "--steps", "4"]
 RESULTS = [
@@ -113,6 +115,9 @@ def test_the_command_draws_machines_on_the_networks_schedule(nets, tmp_path):
         schedule = load_network(tmp_path / "net").schedule
         expected = pm.sample(machines()["bbels"], noise_of(range(7)), 4, schedule, start=start).images
         assert torch.equal(drawn["bbels"], expected)
+        subject = load_subject(tmp_path / start, 1, "bbels", 2**26, "cpu")
+        explained = list(reverse_flow(subject.machine, noise_of([1]), subject.times, subject.schedule))[-1]
+        torch.testing.assert_close(explained.prediction, expected[1:2], rtol=0, atol=1e-6)
 
 
 def test_python_gives_each_its_own_flow(nets):

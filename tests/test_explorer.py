@@ -145,11 +145,11 @@ def test_the_flow_of_a_view_forgets_what_does_not_change_its_pictures():
         ("machine=is&", lambda d: pm.presets.ideal(d.images)),
     ],
 )
-def test_a_run_shows_what_sample_draws(client, data, query, make):
+def test_a_run_shows_what_sample_draws(client, studio, data, query, make):
     found = client.result(f"/api/run?{query}seed=7&steps=6")
     label = torch.tensor([3]) if "label" in query else None
     noise = pm.draw_noise(pm.generators([7]), (1, 8, 8))
-    expected = pm.sample(make(data), noise, 6, labels=label, keep_trajectory=True)
+    expected = pm.sample(make(data), noise, 6, studio.schedule, labels=label, keep_trajectory=True)
     assert found["times"] == list(expected.times)
     assert found["alpha_bars"] == list(expected.alpha_bars)
     for k in range(6):
@@ -271,6 +271,18 @@ def test_the_network_gets_the_same_noise(client, studio):
     assert found["r"] == pytest.approx(float(measure(reference, predicted)["r"]), abs=1e-6)
     assert np.array_equal(pixels(found["picture"]), drawn(reference[0]))
     assert "choose all classes under Class" in client.refusal("/api/network?label=3")[1]
+
+
+def test_machines_are_drawn_on_the_networks_schedule(studio):
+    """On another one their pictures would differ by that, too."""
+    schedule = pm.LinearSchedule()
+    beside = Studio(studio.data, pm.Network(studio.network.model, schedule))
+    flow = beside.flow(View(locality="5", seed=6, steps=8))
+    for _ in flow.times:
+        flow.advance()
+    noise = pm.draw_noise(pm.generators([6]), (1, 8, 8))
+    expected = pm.sample(beside.machine(View(locality="5")), noise, 8, schedule).images
+    assert torch.equal(flow.picture, expected)
 
 
 def test_a_view_can_be_drawn_again_from_its_command(client, tmp_path, monkeypatch):

@@ -117,9 +117,9 @@ def add_labels_option(group: Any, default: str, remark: str = "") -> None:
     """Which classes; ``default`` says in words what happens without."""
     group.add_argument(
         "--labels",
-        type=integers,
+        type=names,
         metavar="A,B",
-        help=f"classes to draw, by number, in turn (default: {default}){remark}",
+        help=f"classes to draw, by name or number, in turn (default: {default}){remark}",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 
 from patchmosaic.errors import InputError
 from patchmosaic.options import (
@@ -98,8 +99,10 @@ def _audit(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     config = Settings(**given(Settings, args))
+    data = config.load()
+    config = replace(config, labels=data.labels_of(args.labels))
     folder = output_folder(args, "audit", config)
-    run = Run(folder, config, config.load(), args.device)
+    run = Run(folder, config, data, args.device)
     if run.drawing is None and (args.count, args.network_steps) != (None, None):
         raise InputError("pictures are given: --count and --network-steps are for a network that draws")
     if run.files.open(args.resume, args.overwrite):

@@ -227,4 +227,4 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
         receptive_fields=args.receptive_fields,
     )
     data = source.load()
-    return replace(settings, labels=labels_in_turn(network, data, args.labels)), data
+    return replace(settings, labels=labels_in_turn(network, data, data.labels_of(args.labels))), data

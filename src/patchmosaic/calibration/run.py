@@ -57,8 +57,7 @@ class Run:
             )
             for name in settings.machines
         }
-        for label in settings.labels or ():
-            self.machines[settings.machines[0]].dictionary.members(label)
+        data.check_labels(settings.labels)
         self.times = network.schedule.times(settings.steps)
         noise, labels = self._inputs(slice(0, 1))
         network.denoise(noise, network.schedule.alpha_bar(1.0), labels)  # what cannot work fails here

@@ -146,5 +146,5 @@ def _settings(args: argparse.Namespace, network: Any) -> tuple[Any, Any]:
         batch=args.batch,
     )
     data = source.load()
-    labels = labels_in_turn(network, data, args.labels)
+    labels = labels_in_turn(network, data, data.labels_of(args.labels))
     return replace(settings, labels=labels), data

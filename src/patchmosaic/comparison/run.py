@@ -55,8 +55,7 @@ class Run:
             name: build_machine(name, locality, data, circular, memory_budget).to(device)
             for name, (locality, _) in self.localities.items()
         }
-        for label in settings.labels or ():
-            next(iter(machines.values())).dictionary.members(label)
+        data.check_labels(settings.labels)
         reference = network_flows(network, settings.network_steps, network.schedule)
         self.flows: dict[str, Flow] = {
             **{f"network_{steps}": flow for steps, flow in reference.items()},
@@ -76,6 +75,10 @@ class Run:
                 "shape": self.network.shape,
                 "classes": self.network.classes,
                 "circular": is_circular(self.network),
+                "alpha_bars": [
+                    self.network.schedule.alpha_bar(time)
+                    for time in reversed(self.network.schedule.times(self.settings.steps))
+                ],
             },
             "locality": {
                 name: {**describe(locality), "source": source}

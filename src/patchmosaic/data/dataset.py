@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from patchmosaic.data.embedded import digits_source, two_tone_source
 from patchmosaic.data.files import path_source
 from patchmosaic.data.hub import hub_source
 from patchmosaic.data.pixels import as_floats, assemble
-from patchmosaic.data.selection import Classes, select_rows
+from patchmosaic.data.selection import Classes, class_number, listed, select_rows
 from patchmosaic.data.source import Source
 from patchmosaic.errors import InputError, check_count
 
@@ -55,6 +56,32 @@ class Dataset:
     def name_of(self, image: int) -> str:
         """The name of image number ``image``; empty where images have none."""
         return "" if self.names is None else self.names[image]
+
+    def labels_of(self, classes: Iterable[str] | None) -> tuple[int, ...] | None:
+        """The labels of classes, each by its name or else its number; None for None.
+
+        Raises:
+            InputError: a class that is neither. Whether there are images of it, :meth:`check_labels` tells.
+        """
+        return None if classes is None else tuple(map(self._label_of, classes))
+
+    def _label_of(self, name: str) -> int:
+        label = class_number(self.class_names, name)
+        if label is None:
+            raise InputError(f"{self.name} has no class {name!r}{self._choice()}")
+        return label
+
+    def check_labels(self, labels: Iterable[int] | None) -> None:
+        """InputError where there are labels and no image has one of them."""
+        for label in labels or ():
+            if self.labels is None or not (self.labels == label).any():
+                raise InputError(f"no training image has label {label}{self._choice()}")
+
+    def _choice(self) -> str:
+        """Which labels there are, for a message."""
+        if self.labels is None:
+            return f": {self.name} has no labels, leave them out"
+        return f": choose from {listed(self.class_names, self.labels.unique().tolist())}"
 
     @cached_property
     def fingerprint(self) -> str:

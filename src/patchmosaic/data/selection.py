@@ -10,7 +10,7 @@ from patchmosaic.data.source import Source
 from patchmosaic.errors import InputError
 
 Classes = str | int | Sequence[str | int]
-NAMES_SHOWN = 20
+_NAMES_SHOWN = 20
 
 
 def select_rows(source: Source, classes: Classes | None, limit: int | None, seed: int | None) -> np.ndarray:
@@ -42,11 +42,24 @@ def _in_classes(source: Source, classes: Classes) -> np.ndarray:
 
 
 def _class_number(source: Source, item: str | int) -> int:
-    names = source.class_names
-    if isinstance(item, str) and item in names:
-        return names.index(item)
-    if isinstance(item, int | np.integer) and 0 <= item < len(names):
-        return int(item)
-    shown = ", ".join(f"{number} {name!r}" for number, name in enumerate(names[:NAMES_SHOWN]))
-    more = f" and so on up to {len(names) - 1}" if len(names) > NAMES_SHOWN else ""
-    raise InputError(f"{source.where} has no class {item!r}: choose from {shown}{more}")
+    number = class_number(source.class_names, item)
+    if number is not None and 0 <= number < len(source.class_names):
+        return number
+    known = listed(source.class_names, range(len(source.class_names)))
+    raise InputError(f"{source.where} has no class {item!r}: choose from {known}")
+
+
+def class_number(names: Sequence[str], item: str | int) -> int | None:
+    """The number of a class by its name, or else the number that is given, be it in digits; None without one."""
+    if isinstance(item, str):
+        return names.index(item) if item in names else int(item) if item.isdecimal() else None
+    return int(item) if isinstance(item, int | np.integer) else None
+
+
+def listed(names: Sequence[str], numbers: Sequence[int]) -> str:
+    """Some classes, by number and, where that says more, name."""
+    shown = ", ".join(
+        str(number) if names[number] == str(number) else f"{number} {names[number]!r}"
+        for number in numbers[:_NAMES_SHOWN]
+    )
+    return shown + (f" and so on up to {numbers[-1]}" if len(numbers) > _NAMES_SHOWN else "")

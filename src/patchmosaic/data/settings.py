@@ -31,7 +31,7 @@ class DataSettings:
             self.data,
             size=self.size,
             channels=self.channels,
-            classes=self.classes and [int(name) if name.isdigit() else name for name in self.classes],
+            classes=self.classes,
             limit=self.limit,
             seed=self.subset_seed,
             split=self.split,

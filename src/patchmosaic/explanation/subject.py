@@ -16,7 +16,7 @@ from patchmosaic.machine import ScoreMachine
 from patchmosaic.nets.matching import build_machine
 from patchmosaic.records import DAMAGED, RECORD, check_finished, read_record, read_tensors
 from patchmosaic.sampling import time_grid
-from patchmosaic.schedule import SCHEDULES, CosineSchedule, Schedule
+from patchmosaic.schedule import SCHEDULES, ArraySchedule, Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +143,10 @@ def _of_comparison(
     machine = build_machine(name, locality, data, record["network"]["circular"], memory_budget)
     label = _label(config["labels"], sample)
     if label is not None:
-        machine.dictionary.members(label)
+        data.check_labels([label])
     main = config["network_steps"][0]
     drawn = _drawn(folder, f"network_{main}", (len(config["seeds"]), *machine.dictionary.shape))
-    schedule = CosineSchedule()
+    schedule = ArraySchedule(record["network"]["alpha_bars"])
     return Subject(
         name,
         machine.to(device),

@@ -48,7 +48,7 @@ class Studio:
 
     Args:
         data: the training images.
-        network: draws images of the same shape, on the CPU; or None.
+        network: draws images of the same shape, on the CPU, and machines on its noise schedule; or None.
         memory: bytes that flows may take, and working memory of each machine.
     """
 
@@ -60,7 +60,7 @@ class Studio:
             memory, lambda machine: _LEAST + machine.dictionary.nbytes
         )
         self._flows: Cache[Flow] = Cache(memory, lambda flow: _LEAST + flow.nbytes)
-        self.schedule = CosineSchedule()
+        self.schedule: Schedule = CosineSchedule() if network is None else network.schedule
 
     @property
     def largest_window(self) -> int:
@@ -124,7 +124,7 @@ class Studio:
         self, view: View, denoiser: ScoreMachine | Network, machine: ScoreMachine, schedule: Schedule
     ) -> Flow:
         if view.label is not None:
-            machine.dictionary.members(view.label)
+            self.data.check_labels([view.label])
         times = time_grid(schedule, view.steps)
         if view.start:
             times = tuple(time for time in times if time <= view.level + 1e-9)

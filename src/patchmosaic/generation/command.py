@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 
 from patchmosaic.errors import check_count
 from patchmosaic.options import (
@@ -38,7 +39,7 @@ examples:
       the ideal machine on the same noise: every picture is a copy of a training image
   patchmosaic generate --data mnist-train.parquet --size 32 --scales mnist-resnet --limit 2000
       what a ResNet trained on MNIST draws, from 2,000 images
-  patchmosaic generate --data photos/ --size 32 --labels 0,1,2 --trajectory --out runs/photos
+  patchmosaic generate --data photos/ --size 32 --labels cat,dog --trajectory --out runs/photos
       a folder with a subfolder per class: one class after the other, every step kept
 
 Ctrl-C keeps what is done; the same command with --resume finishes it, to the same bytes."""
@@ -129,6 +130,7 @@ def _generate(args: argparse.Namespace) -> None:
     config = settings(Config, args)
     check_device(args.device)
     data = config.load()
+    config = replace(config, labels=data.labels_of(args.labels))
     machine = config.build(data, args.engine, args.memory, args.device)
     folder = output_folder(args, f"{data.name}-{config.machine}", config)
     run = Run(folder, config, data, machine)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from patchmosaic import presets, viz
 from patchmosaic.data import Dataset, DataSettings
-from patchmosaic.data.selection import NAMES_SHOWN
 from patchmosaic.errors import InputError
 from patchmosaic.locality import Locality, LocalitySchedule
 from patchmosaic.machine import ScoreMachine
@@ -88,22 +87,8 @@ class Config(DataSettings):
             options["padding"] = self.padding
         make = presets.MACHINES[self.machine]
         machine = make(data.pixels, labels=data.labels, memory_budget=memory_budget, **options)
-        for label in self.labels or ():
-            _check_label(machine, label, data)
+        data.check_labels(self.labels)
         return machine.to(device)
-
-
-def _check_label(machine: ScoreMachine, label: int, data: Dataset) -> None:
-    """InputError where no training image is of a class: which there are, by number and name."""
-    try:
-        machine.dictionary.members(label)
-    except InputError as error:
-        if data.labels is None or all(map(str.isdecimal, data.class_names)):
-            raise
-        present = data.labels.unique().tolist()
-        known = ", ".join(f"{number} {data.class_names[number]!r}" for number in present[:NAMES_SHOWN])
-        more = ", ..." if len(present) > NAMES_SHOWN else ""
-        raise InputError(f"no training image has label {label}; there are {known}{more}") from error
 
 
 @final
