@@ -241,7 +241,8 @@ def contents(folder):
 
 def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
     assert audit(folder, "--held-out", str(folder / "held.npy")) == 0
-    assert "71 pictures: 1 copy, 0 partial copy, 70 mosaic" in capsys.readouterr().out
+    expected = "71 pictures: 1 copy, 0 partial copy, 70 mosaic (70 of them without any copied part)\n"
+    assert expected in capsys.readouterr().out
     assert sorted(contents(folder / "out")) == ["pictures.csv", "report.html", "report.json", "run.json"]
     with open(folder / "out" / "pictures.csv") as file:
         lines = list(csv.DictReader(file))
@@ -254,6 +255,7 @@ def test_a_run_folder_holds_verdicts_evidence_and_origin(folder, capsys):
     page = (folder / "out" / "report.html").read_text()
     assert page.count("data:image/png") == 3
     assert "every other textured 7 × 7 window" in page
+    assert "<strong>70</strong><span>mosaics, 70 without any copied part</span>" in page
     assert "SHA-256 of pictures" in page
     assert "http" not in page
     record = json.loads((folder / "out" / "run.json").read_text())

@@ -370,6 +370,18 @@ def test_the_papers_cosine_by_default():
     )
 
 
+def test_a_denoisers_own_schedule_by_default():
+    denoiser, noise = Gaussian(), unit_noise([1])
+    denoiser.schedule = NicholCosineSchedule()
+    expected = sample(Gaussian(), noise, 20, NicholCosineSchedule())
+    found = sample(denoiser, noise, 20)
+    assert torch.equal(found.images, expected.images)
+    assert found.alpha_bars == expected.alpha_bars
+    assert torch.equal(
+        sample(denoiser, noise, 20, COSINE).images, sample(Gaussian(), noise, 20, COSINE).images
+    )
+
+
 @pytest.mark.parametrize(("start", "first"), [("aligned", 20), ("authors", 19)])
 def test_time_grid(start, first):
     assert time_grid(COSINE, 20, start) == tuple(i / 20 for i in range(first, 0, -1))

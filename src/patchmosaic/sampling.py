@@ -212,7 +212,7 @@ def sample(
         denoiser: a machine or a network.
         noise: unit normal (B, C, H, W), as from :func:`draw_noise`.
         steps: number of grid points n; t = n/n, ..., 1/n, and the last step returns D.
-        schedule: the noise schedule; the paper's cosine by default.
+        schedule: the noise schedule; None: the denoiser's own, which a network has, or else the paper's cosine.
         labels: (B,) classes, or None.
         solver: "ddim", "heun" (two evaluations a step) or "ddpm" (random).
         start: "aligned", or "authors" to begin one grid point late (see :func:`time_grid`).
@@ -224,7 +224,7 @@ def sample(
         InputError: for an unknown solver or start, no noise schedule, steps < 1, missing generators, or what the
             denoiser refuses.
     """
-    schedule = schedule or CosineSchedule()
+    schedule = schedule or schedule_of(denoiser)
     times = time_grid(schedule, steps, start)
     taken: list[Step] = []
     for step in reverse_flow(denoiser, noise, times, schedule, labels, solver, rngs):

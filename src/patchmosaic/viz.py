@@ -60,7 +60,7 @@ def pairs(
     columns = -(-count // rows)
     lines = max(len(caption) for caption in captions)
     row_height = cell_height + lines * _LINE + _PAIR_GAP
-    title_font, font = _font(18), _font(12)
+    title_font, font = typeface(18), typeface(12)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * (cell_width + _PAIR_GAP) - _PAIR_GAP, int(text_width) + 1) + 2 * _MARGIN
@@ -89,7 +89,7 @@ def grid(
     scale = max(1, 96 // max(height, width))
     cell_width, cell_height = scale * width + 2 * _GAP, scale * height + 2 * _GAP
     columns = columns or min(count, max(1, 1000 // cell_width))
-    title_font, font = _font(18), _font(12)
+    title_font, font = typeface(18), typeface(12)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = max(probe.textlength(title, title_font), probe.textlength(subtitle, font))
     page_width = max(columns * cell_width, int(text_width) + 1) + 2 * _MARGIN
@@ -104,8 +104,8 @@ def grid(
     return page
 
 
-def _font(size: int) -> Any:
-    """That of the plots, which has the letters of more names than Pillow's own."""
+def typeface(size: int) -> Any:
+    """That of the plots, at a size in pixels, which has the letters of more names than Pillow's own."""
     import matplotlib
     from PIL import ImageFont
 

@@ -33,8 +33,11 @@ def report(run: Run, reports: list[Report], found: dict[str, Any]) -> str:
 def _headline(run: Run, found: dict[str, Any]) -> str:
     limit, window = found["threshold"], run.window
     which = "In each direction every other" if stride(window) == 2 else "Every"
+    names = {verdict: name.lower() for verdict, name in _NAMES.items()}
+    if found["nothing_copied"]:
+        names["mosaic"] += f", {found['nothing_copied']} without any copied part"
     counts = "".join(
-        f"<div><strong>{count}</strong><span>{_NAMES[verdict].lower()}</span></div>"
+        f"<div><strong>{count}</strong><span>{names[verdict]}</span></div>"
         for verdict, count in found["verdicts"].items()
     )
     origin = (

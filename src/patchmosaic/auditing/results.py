@@ -36,6 +36,7 @@ def summary(run: Run, reports: list[Report], limit: Threshold) -> dict[str, Any]
     counts = Counter(report.verdict for report in reports)
     return {
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
+        "nothing_copied": sum(not report.fragments for report in reports),
         "copy_from": COPY,
         "threshold": asdict(limit),
         "window": run.window,
@@ -85,8 +86,9 @@ def said(found: dict[str, Any]) -> str:
     """The outcome in a few lines."""
     total, limit = sum(found["verdicts"].values()), found["threshold"]
     counts = ", ".join(f"{found['verdicts'][verdict]} {verdict}" for verdict in VERDICTS)
+    none = f" ({found['nothing_copied']} of them without any copied part)" if found["nothing_copied"] else ""
     return (
-        f"{counted(total, 'picture')}: {counts}\n"
+        f"{counted(total, 'picture')}: {counts}{none}\n"
         f"partial copy: one fragment holds more than {limit['score']:.1%} of the texture, as at most 1 % of real "
         f"pictures do (confidence {limit['confidence']:.0%}, from {limit['pictures']} of them)"
     )

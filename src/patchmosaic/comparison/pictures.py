@@ -1,7 +1,7 @@
 """The network's pictures with theory's below them, for the same noise."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from patchmosaic.comparison.compare import IDEAL, Comparison
 from patchmosaic.plots import FAINT, INK, PAPER
 from patchmosaic.presets import short
-from patchmosaic.viz import to_pil
+from patchmosaic.viz import to_pil, typeface
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,27 +62,22 @@ def pairs(result: Comparison, captions: Sequence[Sequence[str]], names: tuple[st
     title = f"The same noise, to {network} ({result.main} steps) and to {theory} ({result.steps} steps)"
     subtitle = f"Shown: {describe_shown(result)}."
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    text_width = max(probe.textlength(title, font(34)), probe.textlength(subtitle, font(24)))
+    text_width = max(probe.textlength(title, typeface(30)), probe.textlength(subtitle, typeface(21)))
     width = max(_NAMES + len(chosen) * cell_width - _GAP, int(text_width) + 1) + 2 * _MARGIN
     page = Image.new("RGB", (width, below + (len(captions[0]) + len(rows) - 1) * _LINE + _MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 36), title, INK, font(34))
-    draw.text((_MARGIN, 84), subtitle, FAINT, font(24))
+    draw.text((_MARGIN, 36), title, INK, typeface(30))
+    draw.text((_MARGIN, 84), subtitle, FAINT, typeface(21))
     for line, (name, images, _) in enumerate(rows):
         y = _TOP + line * cell_height
-        draw.text((_MARGIN, y + cell_height // 2), name, INK, font(30), anchor="lm")
+        draw.text((_MARGIN, y + cell_height // 2), name, INK, typeface(26), anchor="lm")
         for column, i in enumerate(chosen):
             page.paste(to_pil(images[i], scale), (_MARGIN + _NAMES + column * cell_width, y))
     for column, i in enumerate(chosen):
         scores = [f"{name} r {float(r[i]):.2f}" for name, _, r in rows if r is not None]
         middle = _MARGIN + _NAMES + column * cell_width + (cell_width - _GAP) // 2
         for line, text in enumerate((*captions[i], *scores)):
-            draw.text((middle, below + line * _LINE), text, INK if text in scores else FAINT, font(22), "mt")
+            draw.text(
+                (middle, below + line * _LINE), text, INK if text in scores else FAINT, typeface(19), "mt"
+            )
     return page
-
-
-def font(size: int) -> Any:
-    """Pillow's own, at a size in pixels."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmosaic.comparison.compare import IDEAL, Comparison, percent
-from patchmosaic.comparison.pictures import font
 from patchmosaic.plots import FAINT, GRID, INK, PAPER
 from patchmosaic.presets import short
+from patchmosaic.viz import typeface
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,24 +53,24 @@ def _panel(
 
     page = Image.new("RGB", (_PANEL, _PANEL), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_LEFT, 30), f"{short(machine)} against IS", INK, font(32))
-    draw.text((_LEFT, 76), f"above the diagonal: {share} of {len(x)} seeds", FAINT, font(25))
+    draw.text((_LEFT, 30), f"{short(machine)} against IS", INK, typeface(28))
+    draw.text((_LEFT, 76), f"above the diagonal: {share} of {len(x)} seeds", FAINT, typeface(21))
     spacing = 0.25 if low >= 0 else 0.5
     for k in range(round((1 - low) / spacing) + 1):
         tick = low + k * spacing
         draw.line((*at(tick, low), *at(tick, 1)), GRID, 2)
         draw.line((*at(low, tick), *at(1, tick)), GRID, 2)
         right, down = at(tick, low)
-        draw.text((right, down + 12), f"{tick:.2f}", FAINT, font(22), anchor="mt")
-        draw.text((_LEFT - 12, at(low, tick)[1]), f"{tick:.2f}", FAINT, font(22), anchor="rm")
+        draw.text((right, down + 12), f"{tick:.2f}", FAINT, typeface(19), anchor="mt")
+        draw.text((_LEFT - 12, at(low, tick)[1]), f"{tick:.2f}", FAINT, typeface(19), anchor="rm")
     draw.line((*at(low, low), *at(1, 1)), FAINT, 3)
     for a, b in zip(x.tolist(), y.tolist(), strict=True):
         h, v = at(a, b)
         draw.ellipse((h - 7, v - 7, h + 7, v + 7), _DOT, PAPER, 2)
     middle = _LEFT + _SIDE // 2
-    draw.text((middle, _TOP + _SIDE + 50), "r of IS with the network", INK, font(25), anchor="mt")
+    draw.text((middle, _TOP + _SIDE + 50), "r of IS with the network", INK, typeface(21), anchor="mt")
     upright = Image.new("RGB", (_SIDE, 34), PAPER)
     text = f"r of {short(machine)} with the network"
-    ImageDraw.Draw(upright).text((_SIDE // 2, 2), text, INK, font(25), anchor="mt")
+    ImageDraw.Draw(upright).text((_SIDE // 2, 2), text, INK, typeface(21), anchor="mt")
     page.paste(upright.rotate(90, expand=True), (8, _TOP))
     return page
