@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from script import run
 from tqdm import tqdm
 
 import patchmosaic as pm
@@ -84,4 +85,4 @@ def draw(panel, belief, times, title):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+from script import run
 
 import patchmosaic as pm
 from patchmosaic import viz
@@ -111,4 +112,4 @@ def rms(difference):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ import time
 from urllib.request import urlopen
 
 from playwright.sync_api import sync_playwright
+from script import run
 
 CLICKS = 20
 
@@ -32,7 +33,10 @@ def main():
     args, options = parser.parse_known_args()
     command = [sys.executable, "-m", "patchmosaic", "explore", "--port", "0", "--no-browser", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        address = server.stdout.readline().split()[-1]
+        answer = server.stdout.readline().split()
+        if not answer:  # it has said why
+            raise SystemExit(1)
+        address = answer[-1]
         stop = threading.Event()
         others = [
             threading.Thread(target=wander, args=(address, 1000 * i, stop)) for i in range(1, args.sessions)
@@ -93,4 +97,4 @@ def wander(address, seed, stop):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 import triton
 import triton.language as tl
+from script import run
 
 import patchmosaic as pm
 from patchmosaic.symmetry import Rules, position_blocks
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from inconsistency_counts import results, table
 from inconsistency_pictures import curves, mended, worst
+from script import run
 from torch import Tensor
 from tqdm import tqdm
 
@@ -142,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,11 +14,13 @@ import argparse
 
 import numpy as np
 import torch
+from script import run
 from tqdm import tqdm
 
 import patchmosaic as pm
 from patchmosaic import presets
 from patchmosaic.engines.trace import ZERO_NOISE
+from patchmosaic.errors import check_count
 
 CASES = [(3, 3), (4, 3), (8, 3), (8, 5), (16, 3), (16, 5), (16, 7)]  # side of a block, window
 NOISES = (0.0, 1.0, 4.0)
@@ -84,6 +86,7 @@ def main():
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--count", type=int, default=4, help="pictures in each case")
     args = parser.parse_args()
+    check_count("--count", args.count)
     heads = ("block", "window", "noise", "asked", "found", "clear", "right", "repeated", "told")
     print(f"{'':18}" + "".join(f"{head:>9}" for head in heads))
     for source in args.data:
@@ -139,4 +142,4 @@ def share(part, whole):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

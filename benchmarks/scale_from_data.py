@@ -11,12 +11,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from script import run
 
 import patchmosaic as pm
 from patchmosaic import plots, presets
 from patchmosaic.calibration.from_data import Prediction, Settings
 from patchmosaic.calibration.predict import RULES, PredictedSchedule
 from patchmosaic.calibration.risk_picture import add_windows
+from patchmosaic.errors import InputError
 
 NETWORKS = {  # published scales, whether the network was conditioned on classes, training images
     "mnist-train": ("mnist-resnet", False, 5000),
@@ -54,6 +56,8 @@ def main():
 
 def predict(path, seed, args):
     """The schedule of a data set under a seed, from its folder if it was measured before."""
+    if path.stem not in NETWORKS:
+        raise InputError(f"there are published scales for {', '.join(NETWORKS)}, not for {path.stem}")
     _, by_class, images = NETWORKS[path.stem]
     settings = Settings(
         data=str(path),
@@ -89,4 +93,4 @@ def report(name, seeds):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

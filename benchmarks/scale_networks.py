@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 
 import torch
+from script import run
 
 import patchmosaic as pm
 from patchmosaic import presets
@@ -89,4 +90,4 @@ def mixture_risk(residuals):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

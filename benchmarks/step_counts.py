@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from script import run
 from tqdm import tqdm
 
 import patchmosaic as pm
@@ -141,4 +142,4 @@ def draw(record: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from script import run
 
 import patchmosaic as pm
 from patchmosaic.errors import check_count
@@ -69,9 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except pm.InputError as error:
-        raise SystemExit(f"windows_together: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("windows_together: stopped") from None
+    run(main)

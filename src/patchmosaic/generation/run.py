@@ -115,7 +115,7 @@ class Run:
             "locality": {"windows": windows, "alpha_bars": alpha_bars},
             "data": {"name": data.name, "fingerprint": data.fingerprint, "shape": list(data.pixels.shape)},
             "work": {
-                "engine": type(machine.engine).__name__,
+                "engine": machine.explain_engine(dtype=getattr(torch, config.dtype)),
                 "device": machine.dictionary.device.type,
                 "threads": torch.get_num_threads(),
             },
