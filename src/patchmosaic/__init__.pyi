@@ -1,5 +1,8 @@
 """Closed-form score machines: what a convolutional diffusion model will draw, and from which training patches."""
 
+from . import data as data
+from . import explain as explain
+from . import metrics as metrics
 from . import presets as presets
 from .auditing import Fragment, Report, audit
 from .calibration import (
@@ -64,11 +67,14 @@ __all__ = [
     "calibrate",
     "candidate_windows",
     "compare",
+    "data",
     "draw_noise",
+    "explain",
     "generators",
     "load_dataset",
     "load_network",
     "local_consistency",
+    "metrics",
     "mosaic",
     "predict_locality",
     "presets",
