@@ -152,6 +152,7 @@ def test_noise_is_forgiven_and_flat_parts_are_no_evidence():
     noisy = (train[8:9].int() + torch.randint(-2, 3, train[:1].shape)).clamp(0, 255).byte()
     found = pm.audit(torch.cat([picture, noisy]), train)
     assert [one.verdict for one in found] == ["mosaic", "copy"]
+    assert "array" not in repr(found[1])
     assert not any(one.mask[:, 16:].any() for one in found[0].fragments)
     flat = pm.audit(torch.full((1, 1, SIZE, SIZE), 90, dtype=torch.uint8), train)[0]
     assert (flat.verdict, flat.textured, flat.score) == ("mosaic", 0, 0)

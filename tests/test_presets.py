@@ -157,3 +157,11 @@ def test_rule_of_thumb_is_about_the_published_lists(name):
     size = 32
     for rule, window in zip(presets.rule_of_thumb(size).windows, published, strict=True):
         assert abs(rule - window) <= 4
+
+
+def test_a_machine_says_what_it_is():
+    machine = presets.equivariant_local(torch.zeros(1500, 3, 4, 5), 3, keys="inside", engine="dense")
+    assert repr(machine) == (
+        "ScoreMachine(1,500 images of 3 x 4 x 5, locality=3, symmetry='translation', padding='circular', "
+        "keys='inside', engine=DenseEngine, tol=0)"
+    )

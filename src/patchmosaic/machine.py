@@ -87,6 +87,15 @@ class ScoreMachine(Denoiser):
         self._engine_name, self._memory_budget, self.tol = engine, memory_budget, float(tol)
         self._choose_engine()
 
+    def __repr__(self) -> str:
+        channels, height, width = self.dictionary.shape
+        symmetry = "translation" if self.rules.translation else "none"
+        return (
+            f"ScoreMachine({len(self.dictionary):,} images of {channels} x {height} x {width}, "
+            f"locality={self.locality}, symmetry={symmetry!r}, padding={self.rules.padding!r}, "
+            f"keys={self.rules.keys!r}, engine={type(self.engine).__name__}, tol={self.tol:g})"
+        )
+
     def to(self, device: torch.device | str) -> "ScoreMachine":
         """Move the training images, and with them the work, to the engine that suits the device; returns self."""
         self.dictionary.to(device)

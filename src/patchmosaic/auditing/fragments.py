@@ -6,7 +6,7 @@ a connected union of windows that agree with one training image at one offset; o
 count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -36,7 +36,7 @@ class Fragment:
     offset: tuple[int, int]
     area: int
     box: tuple[int, int, int, int]
-    mask: Mask
+    mask: Mask = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
