@@ -5,7 +5,7 @@ import torch
 
 import patchmosaic as pm
 from battery import ALPHA_BARS, MACHINES, SHAPES, queries, training_images
-from patchmosaic.engines import BoxEngine, native
+from patchmosaic.engines import BoxEngine, box, native
 from test_screened import smooth_images
 
 WINDOWS = [5, 1, 3, 19]
@@ -108,3 +108,16 @@ def test_windows_that_are_none(windows, says):
     machine = pm.ScoreMachine(training_images((1, 5, 5), 4, "bytes"))
     with pytest.raises(pm.InputError, match=says):
         machine.denoise_windows(queries(machine, 0.5), 0.5, windows)
+
+
+@needs_compiled
+@pytest.mark.parametrize("build", native.builds(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("alpha_bar", [1 - 1e-7, 0.9999, 0.5])
+def test_pictures_far_from_all_images_in_every_build(build, alpha_bar, monkeypatch):
+    """Where no patch can be told from another before it is measured in double, the others weigh nothing, not little."""
+    library = native.load(build)
+    monkeypatch.setattr(box, "compiled", lambda: library)
+    images = training_images((1, 9, 9), 20, "floats").sign()
+    machine = pm.presets.boundary_broken(images, 3, engine="box")
+    for x in (2.3 * images[:1], torch.full((1, 1, 9, 9), 0.7), queries(machine, alpha_bar)):
+        assert largest_error(machine, x, alpha_bar, (3, 5, 7, 9)) <= TOLERANCE

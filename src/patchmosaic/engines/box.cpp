@@ -1071,7 +1071,14 @@ class Nested {
             if (__builtin_expect(again, 0)) {
                 Ints copy[ROWS][V];  // only here need they be in memory
                 memcpy(copy, e, sizeof e);
-                for (int i = 0; i < ROWS; i++) refer(window, y + i, x, copy[i]);
+                bool left[ROWS], all = true;
+                for (int i = 0; i < ROWS; i++) all &= left[i] = refer(window, y + i, x, copy[i]);
+                if (!all) {
+                    if constexpr (ROWS > 1)
+                        for (int i = 0; i < ROWS; i++)
+                            if (left[i]) add_rows<COARSE, 1>(window, y + i, {x, x + 1}, at_border);
+                    continue;
+                }
                 memcpy(e, copy, sizeof e);
             }
             Floats weights[ROWS][V];
@@ -1102,15 +1109,15 @@ class Nested {
     }
 
     // Of a pixel with patches far nearer than the reference, the reference moves. Patches that float32 does not measure well
-    // enough wait, and nothing is left to add.
-    __attribute__((noinline)) void refer(const One &window, int y, int x, Ints *e) const {
+    // enough wait. Whether something is left to add.
+    __attribute__((noinline)) bool refer(const One &window, int y, int x, Ints *e) const {
         const int64_t pixel = (int64_t)y * P.width + x;
         const double units = limits(window).units;
         const int32_t reference = window.S.marks[pixel].reference;
         int32_t nearest = INT32_MIN;
         for (int v = 0; v < V; v++)
             for (int l = 0; l < WIDTH; l++) nearest = std::max(nearest, e[v][l]);
-        if (nearest <= window.S.marks[pixel].most) return;
+        if (nearest <= window.S.marks[pixel].most) return true;
         const double least = ((double)reference - nearest) / units;
         const bool trusted = window.Q.trusted(least);
         if (trusted && least < window.reference[pixel]) window.move(least, pixel, window.sums_of(pixel));
@@ -1124,10 +1131,8 @@ class Nested {
         }
         set_mark(window, pixel);
         const int32_t change = window.S.marks[pixel].reference - reference;
-        for (int v = 0; v < V; v++) {
-            const Ints left_out = e[v] == Ints{} + INT32_MIN;
-            e[v] = trusted ? (left_out ? e[v] : e[v] + change) : Ints{} + INT32_MIN;
-        }
+        for (int v = 0; v < V; v++) e[v] = e[v] == Ints{} + INT32_MIN ? e[v] : e[v] + change;
+        return trusted;
     }
 
     void set_mark(const One &window, int64_t pixel) const {
