@@ -247,7 +247,8 @@ constexpr bool is_packed(int channels) { return channels == 1 || channels == 3; 
 constexpr int sum_vectors(int channels) { return is_packed(channels) ? 1 : 1 + channels; }
 
 // What is known of a query so far: by pixel a reference near the smallest box, in whole bits, and the sums of weights
-// 2^(reference - bits) and of weighted codes: they lose nothing when the reference moves. Bits of a box are the precision times it, less what is expected.
+// 2^(reference - bits) and of weighted codes, which lose nothing when the reference moves. Bits of a box are the precision
+// times it, less what is expected.
 struct Totals {
     double *reference;
     Floats *sums;        // (pixels, sum_vectors); where weights are followed, (pixels, 1 + groups)
@@ -714,8 +715,8 @@ struct Pass {
 
     // The same, of a pixel whose patches wait.
     void refer_to(double to, int64_t pixel) const {
-        if (reference[pixel] > Q.limits.trust) reference[pixel] = std::trunc(to);  // there are no sums yet
-        else move(to, pixel, sums_of(pixel));
+        if (!Q.trusted(reference[pixel])) reference[pixel] = std::trunc(to);  // there are no sums yet
+        else if (to < reference[pixel]) move(to, pixel, sums_of(pixel));
     }
 
     // Boxes that float32 does not measure well enough wait, or are measured in double.
@@ -1117,7 +1118,7 @@ class Nested {
         int32_t nearest = INT32_MIN;
         for (int v = 0; v < V; v++)
             for (int l = 0; l < WIDTH; l++) nearest = std::max(nearest, e[v][l]);
-        if (nearest <= window.S.marks[pixel].most) return true;
+        if (nearest <= window.S.marks[pixel].most) return window.Q.trusted(window.reference[pixel]);
         const double least = ((double)reference - nearest) / units;
         const bool trusted = window.Q.trusted(least);
         if (trusted && least < window.reference[pixel]) window.move(least, pixel, window.sums_of(pixel));
