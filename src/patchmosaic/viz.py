@@ -1,6 +1,7 @@
 """Pictures: small images enlarged without blur, side by side, with captions."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def grid(
     return page
 
 
+@cache
 def typeface(size: int) -> Any:
     """That of the plots, at a size in pixels, which has the letters of more names than Pillow's own."""
     import matplotlib

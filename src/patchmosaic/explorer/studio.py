@@ -118,14 +118,12 @@ class Studio:
             InputError: a class that is not there, a start that is no picture, or more work than hours can do.
         """
         machine = self.machine(view)
-        return self._flow(view, machine, machine, self.schedule)
+        return self._flow(view, machine, machine)
 
-    def _flow(
-        self, view: View, denoiser: ScoreMachine | Network, machine: ScoreMachine, schedule: Schedule
-    ) -> Flow:
+    def _flow(self, view: View, denoiser: ScoreMachine | Network, machine: ScoreMachine) -> Flow:
         if view.label is not None:
             self.data.check_labels([view.label])
-        times = time_grid(schedule, view.steps)
+        times = time_grid(self.schedule, view.steps)
         if view.start:
             times = tuple(time for time in times if time <= view.level + 1e-9)
             if not times:
@@ -134,7 +132,7 @@ class Studio:
                     "take more steps or a higher t"
                 )
         if isinstance(denoiser, ScoreMachine):
-            work = sum(self.pairs(machine, schedule.alpha_bar(time), view.label) for time in times)
+            work = sum(self.pairs(machine, self.schedule.alpha_bar(time), view.label) for time in times)
             if work > _MOST_PAIRS:
                 raise InputError(
                     "that would take many hours: start patchmosaic explore with a smaller --limit"
@@ -144,15 +142,15 @@ class Studio:
         else:
             name = "network", replace(view, machine="is", locality=View.locality).flow
         return self._flows.get(
-            name, lambda: Flow(denoiser, self._begin(view, times[0], schedule), times, schedule, view.label)
+            name, lambda: Flow(denoiser, self._begin(view, times[0]), times, self.schedule, view.label)
         )
 
-    def _begin(self, view: View, time: float, schedule: Schedule) -> Float[Tensor, "1 c h w"]:
+    def _begin(self, view: View, time: float) -> Float[Tensor, "1 c h w"]:
         """Noise, or the view's picture with as much noise as there is at a time."""
         noise = draw_noise(generators([view.seed]), self.shape)
         if not view.start:
             return noise
-        alpha_bar = schedule.alpha_bar(time)
+        alpha_bar = self.schedule.alpha_bar(time)
         return alpha_bar**0.5 * decode_start(view.start, self.shape) + (1 - alpha_bar) ** 0.5 * noise
 
     def pairs(self, machine: ScoreMachine, alpha_bar: float, label: int | None) -> float:
@@ -246,7 +244,7 @@ class Studio:
                 if network.classes is None
                 else "The network draws one class at a time: choose one under Class"
             )
-        return self._flow(view, network, self.machine(view), network.schedule)
+        return self._flow(view, network, self.machine(view))
 
 
 def _at(found: Provenance, row: int, col: int) -> Provenance:
